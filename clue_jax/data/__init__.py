@@ -1,0 +1,1 @@
+"""From behaviour logs to batches of packed views."""

@@ -1,0 +1,136 @@
+"""A host's share of each global batch, packed ahead of time and put onto its devices."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from clue_jax.config import PretrainConfig
+from clue_jax.data.packing import PackedViews, capacity_for, pack_views
+from clue_jax.data.records import Users
+from clue_jax.data.sampling import (
+    batch_users,
+    eligible_users,
+    hash64,
+    num_views,
+    training_views,
+)
+from clue_jax.parallel.mesh import sharded, users_per_device
+
+
+class Batch(NamedTuple):
+    """What the step of this number computes."""
+
+    step: int
+    packed: PackedViews  # global arrays, leading dimension: device
+    stats: dict[str, int]  # of this host: tokens, token_slots, items, behaviours ...
+
+
+class TrainBatches:
+    """Batches as a pure function of (seed, step, dataset fingerprint).
+
+    Args:
+        users: the training split.
+        config: of the run.
+        fingerprint: of the dataset.
+        mesh: users are dealt over its data axis.
+
+    Raises:
+        ConfigError: the batch does not divide over the devices, or exceeds the eligible users.
+    """
+
+    def __init__(self, users: Users, config: PretrainConfig, fingerprint: str, mesh: Mesh):
+        self.users, self.config, self.mesh = users, config, mesh
+        self.seed = int(hash64(config.seed, int(fingerprint[:15], 16)) >> np.uint64(1))
+        self.per_device = users_per_device(config.train.batch_users, mesh)
+        self.eligible = eligible_users(users, config.sampling)
+        batch_users(self.eligible, config.train.batch_users, self.seed, 0)
+        sampling = config.sampling
+        self.views = num_views(len(users.services), sampling)
+        self.capacity = capacity_for(
+            users.take(self.eligible),
+            config.encoder,
+            self.per_device,
+            self.views,
+            parts=sampling.within_service_weight > 0,
+        )
+        process = jax.process_index()
+        self.local_devices = [
+            place for place, d in enumerate(mesh.devices.flat) if d.process_index == process
+        ]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.eligible) // self.config.train.batch_users
+
+    def host_batch(self, step: int) -> tuple[PackedViews, dict[str, int]]:
+        """This host's devices' packed views, stacked, and the sums of their counts."""
+        drawn = batch_users(self.eligible, self.config.train.batch_users, self.seed, step)
+        shares = [self._device_share(drawn, device, step) for device in self.local_devices]
+        packed = PackedViews(*(np.stack(a) for a in zip(*(p for p, _ in shares), strict=True)))
+        stats = {key: sum(s[key] for _, s in shares) for key in shares[0][1]}
+        return packed, stats
+
+    def _device_share(
+        self, drawn: np.ndarray, device: int, step: int
+    ) -> tuple[PackedViews, dict[str, int]]:
+        config = self.config
+        indices = drawn[device * self.per_device : (device + 1) * self.per_device]
+        users = self.users.take(indices)
+        views = training_views(
+            users, indices, config.sampling, config.encoder.max_history, self.seed, step
+        )
+        draws = (config.sampling, self.seed, step)
+        return pack_views(users, views, self.capacity, config.encoder, draws)
+
+    def global_batch(self, step: int) -> Batch:
+        """The batch of a step, on the devices."""
+        packed, stats = self.host_batch(step)
+        sharding = sharded(self.mesh)
+        arrays = (jax.make_array_from_process_local_data(sharding, a) for a in packed)
+        return Batch(step, PackedViews(*arrays), stats)
+
+    def prefetch(self, first: int, last: int, ahead: int = 2) -> Iterator[tuple[Batch, float]]:
+        """Yields the batches of steps [first, last), and the seconds the caller waited for each.
+
+        A thread packs and transfers `ahead` batches in advance; its errors are raised here.
+        """
+        ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=ahead)
+        stop = threading.Event()
+
+        def put(value: Batch | BaseException) -> bool:
+            while not stop.is_set():
+                try:
+                    ready.put(value, timeout=0.1)
+                    return True
+                except queue.Full:
+                    continue
+            return False
+
+        def produce() -> None:
+            try:
+                for step in range(first, last):
+                    if not put(self.global_batch(step)):
+                        return
+            except BaseException as error:
+                put(error)
+
+        producer = threading.Thread(target=produce, name="batches", daemon=True)
+        producer.start()
+        try:
+            for _ in range(first, last):
+                asked = time.perf_counter()
+                batch = ready.get()
+                if isinstance(batch, BaseException):
+                    raise batch
+                yield batch, time.perf_counter() - asked
+        finally:
+            stop.set()
+            producer.join()

@@ -1,0 +1,270 @@
+"""(seed, step) -> the users of a global batch -> their views: pure functions of their arguments.
+
+Nothing here keeps state: step `k` of a run is the same on any number of hosts, after any restart.
+Every random choice is a hash of (seed, purpose, step, identity), so it does not depend on order,
+packing or sharding either.
+
+A batch gives each user `V` views. The first `S` views are its history in each service; with
+`within_service_weight` above zero, `2 S` more are two disjoint parts of each history. `view_pairs`
+lists which of them are positives of each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from clue_jax.config import SamplingConfig
+from clue_jax.data.records import Users
+from clue_jax.errors import ConfigError
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+class ViewPair(NamedTuple):
+    """Views `first` and `second` of one user are a positive pair with this weight in the loss."""
+
+    first: int
+    second: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class Views:
+    """Histories of `N` users in `V` views, as flat arrays.
+
+    `items[offsets[n * V + v]:offsets[n * V + v + 1]]` are positions in the users' `item_ids`,
+    oldest first, of view `v` of user `n`.
+    """
+
+    num_views: int
+    items: np.ndarray
+    offsets: np.ndarray
+
+
+def num_views(num_services: int, config: SamplingConfig) -> int:
+    """V: one view per service, and two parts of each when within-service pairs count."""
+    return num_services * (3 if config.within_service_weight > 0 else 1)
+
+
+def view_pairs(num_services: int, config: SamplingConfig) -> tuple[ViewPair, ...]:
+    """The positive pairs of a batch; weights sum to one.
+
+    All pairs of services share weight 1, all pairs of parts share `within_service_weight`
+    (CLUE's cross-service pairs; parts of one history let single-service users take part).
+    """
+    services = range(num_services)
+    cross = [(a, b) for a in services for b in services if a < b]
+    parts = [(num_services + 2 * s, num_services + 2 * s + 1) for s in services]
+    within = config.within_service_weight
+    total = (1.0 if cross else 0.0) + within
+    if total == 0.0:
+        raise ConfigError(
+            "config.sampling.within_service_weight: must be above 0 for a dataset with a single"
+            " service, since there is no second service to pair it with"
+        )
+    pairs = [ViewPair(a, b, 1.0 / len(cross) / total) for a, b in cross]
+    if within > 0:
+        pairs += [ViewPair(a, b, within / num_services / total) for a, b in parts]
+    return tuple(pairs)
+
+
+# ------------------------------------------------------------------------------- keyed randomness
+
+
+def hash64(*keys: np.ndarray | int) -> np.ndarray:
+    """Mixes integer keys (broadcast together) into uniform 64-bit words (splitmix64)."""
+    word = np.uint64(0)
+    with np.errstate(over="ignore"):
+        for key in keys:
+            word = _mix(word + _GOLDEN + np.asarray(key).astype(np.uint64))
+    return np.asarray(word)
+
+
+def _mix(word: np.ndarray | np.uint64) -> np.ndarray:
+    word = np.asarray(word, np.uint64)
+    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return word ^ (word >> np.uint64(31))
+
+
+def uniform(*keys: np.ndarray | int) -> np.ndarray:
+    """Uniform float64 in [0, 1), a pure function of the keys."""
+    return (hash64(*keys) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def permute(indices: np.ndarray, size: int, key: int) -> np.ndarray:
+    """Images of `indices` under a keyed permutation of range(size), without storing it.
+
+    A four-round Feistel network over the next even number of bits, walked until inside the range
+    (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002).
+    """
+    half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
+    mask = np.uint64((1 << half) - 1)
+    shift = np.uint64(half)
+    values = np.asarray(indices, np.uint64)
+    pending = np.ones(values.shape, bool)
+    while pending.any():
+        left, right = values[pending] >> shift, values[pending] & mask
+        for round_ in range(4):
+            left, right = right, left ^ (hash64(key, round_, right) & mask)
+        values[pending] = (left << shift) | right
+        pending = values >= np.uint64(size)
+    return values.astype(np.int64)
+
+
+# ---------------------------------------------------------------------------------- global batch
+
+
+def eligible_users(users: Users, config: SamplingConfig) -> np.ndarray:
+    """Indices of the users who have at least one positive pair; the others are never drawn."""
+    present = users.counts() >= config.min_behaviours
+    eligible = present.sum(axis=1) >= 2
+    if config.within_service_weight > 0:
+        eligible |= (present & (users.counts() >= 2)).any(axis=1)
+    return np.flatnonzero(eligible)
+
+
+def batch_users(eligible: np.ndarray, batch: int, seed: int, step: int) -> np.ndarray:
+    """User indices [B] of the global batch of a step: each epoch visits a user at most once.
+
+    Raises:
+        ConfigError: the batch is larger than the number of eligible users.
+    """
+    steps_per_epoch = len(eligible) // batch
+    if steps_per_epoch == 0:
+        raise ConfigError(
+            f"config.train.batch_users: {batch} users in a batch, but only {len(eligible)} training"
+            f" users have a positive pair; at most {len(eligible)} is possible here"
+        )
+    epoch, position = divmod(step, steps_per_epoch)
+    key = int(hash64(seed, _EPOCH, epoch))
+    places = np.arange(position * batch, (position + 1) * batch)
+    return eligible[permute(places, len(eligible), key)]
+
+
+# Purposes keep the streams of different draws apart.
+_EPOCH, _KEEP, _PART, _SINGLE, _TOKEN, _GUIDE = range(1, 7)
+
+
+# ----------------------------------------------------------------------------------------- views
+
+
+def training_views(
+    users: Users, identities: np.ndarray, config: SamplingConfig, length: int, seed: int, step: int
+) -> Views:
+    """Draws the views of the users of a batch.
+
+    Args:
+        users: N users.
+        identities: [N] integers that stay with a user, whatever the batch (its index).
+        config: how views are drawn.
+        length: T, behaviours in one view at most; the newest stay.
+        seed: of the run.
+        step: of the run; below `config.item_steps` a view is a single item of the history.
+    """
+    counts = users.counts().reshape(-1)
+    entries, rows, ages = _recent(users, np.where(counts >= config.min_behaviours, length, 0))
+    services = len(users.services)
+    keys = (seed, step, identities[rows // services], rows % services, ages)
+
+    kept = uniform(_KEEP, *keys) < config.behaviours_kept
+    # A view is never emptied by chance: its newest behaviour stays when all the others go.
+    any_kept = np.bincount(rows[kept], minlength=len(counts)) > 0
+    kept |= (ages == 0) & ~any_kept[rows]
+    views = num_views(services, config)
+    view_rows = [(rows // services * views + rows % services)[kept]]
+    chosen = [np.flatnonzero(kept)]
+    if config.within_service_weight > 0:
+        part, halved = _halves(rows, hash64(_PART, *keys))
+        first_part = rows // services * views + services + 2 * (rows % services)
+        view_rows.append((first_part + part)[halved])
+        chosen.append(np.flatnonzero(halved))
+    row, picked = np.concatenate(view_rows), np.concatenate(chosen)
+    if step < config.item_steps:
+        one = _one_of_each(row, hash64(_SINGLE, *(np.asarray(k)[picked] for k in _spread(keys))))
+        row, picked = row[one], picked[one]
+    return _views(users, entries[picked], row, views)
+
+
+def full_views(users: Users, length: int) -> Views:
+    """One view per service, of the newest `length` behaviours: what inference encodes."""
+    entries, rows, _ = _recent(users, np.full(len(users) * len(users.services), length))
+    return _views(users, entries, rows, len(users.services))
+
+
+def _recent(users: Users, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The newest `lengths[row]` behaviours of each row (user * S + service), oldest first.
+
+    Returns:
+        Flat behaviour indices, their rows, and their ages (0 is the newest of its row).
+    """
+    end = users.behaviour_offsets[1:]
+    size = np.minimum(np.diff(users.behaviour_offsets), lengths)
+    rows = np.repeat(np.arange(len(size)), size)
+    ages = np.repeat(np.cumsum(size), size) - 1 - np.arange(size.sum())
+    return end[rows] - 1 - ages, rows, ages
+
+
+def _halves(rows: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Splits each row's entries at random into two parts as equal as can be.
+
+    Returns:
+        The part (0 or 1) of each entry, and whether its row has two entries or more.
+    """
+    order = np.lexsort((words, rows))
+    sizes = np.bincount(rows, minlength=1)
+    starts = np.cumsum(sizes) - sizes
+    part = np.empty(len(rows), np.int64)
+    part[order] = (np.arange(len(rows)) - starts[rows[order]]) % 2
+    return part, sizes[rows] >= 2
+
+
+def _one_of_each(rows: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """Indices of one entry per row, drawn by its hash."""
+    order = np.lexsort((words, rows))
+    first = np.ones(len(order), bool)
+    first[1:] = rows[order][1:] != rows[order][:-1]
+    return order[first]
+
+
+def _spread(keys: tuple[np.ndarray | int, ...]) -> list[np.ndarray]:
+    return list(np.broadcast_arrays(*keys))
+
+
+def _views(users: Users, entries: np.ndarray, rows: np.ndarray, views: int) -> Views:
+    order = np.argsort(rows, kind="stable")
+    entries, rows = entries[order], rows[order]
+    items = users.item_offsets[rows // views] + users.behaviour_items[entries]
+    sizes = np.bincount(rows, minlength=len(users) * views)
+    return Views(views, items, np.concatenate([[0], np.cumsum(sizes)]))
+
+
+# --------------------------------------------------------------------------------- items' tokens
+
+
+def token_draws(
+    item_ids: np.ndarray, lengths: np.ndarray, config: SamplingConfig, seed: int, step: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which tokens of a batch's items stay, and which items get the generic guide token.
+
+    Args:
+        item_ids: [U] identities; an item is drawn alike wherever it occurs in a batch.
+        lengths: [U] tokens of each item, guide included.
+        config: token_dropout and generic_guide.
+        seed: of the run.
+        step: of the run.
+
+    Returns:
+        kept: [sum(lengths)] bool; the guide and one more token always stay.
+        generic: [U] bool.
+    """
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    place = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    words = uniform(_TOKEN, seed, step, item_ids[owner], place)
+    kept = (words >= config.token_dropout) | (place == 0)
+    survivors = np.bincount(owner[kept], minlength=len(lengths))
+    kept |= (place == 1) & (survivors[owner] < 2)
+    return kept, uniform(_GUIDE, seed, step, item_ids) < config.generic_guide

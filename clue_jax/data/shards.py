@@ -1,0 +1,209 @@
+"""ArrayRecord shards and their TFDS metadata: written one by one, resumable, read in bulk.
+
+A folder of shards is a TFDS folder dataset: `tfds.builder_from_directory(folder)` reads it, without
+TensorFlow. We write the shards ourselves, because their bytes must not depend on an earlier kill.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from etils import epath
+
+from clue_jax import files
+from clue_jax.errors import DataError, StorageError
+
+# One record a chunk: any record can be read without its neighbours, as TFDS expects.
+WRITER_OPTIONS = "group_size:1"
+BUILD_FILE = "build.json"
+
+# The only classes that a features.json of ours names. TFDS imports whatever module the file names.
+_FEATURE_CLASSES = {
+    "tensorflow_datasets.core.features.features_dict.FeaturesDict",
+    "tensorflow_datasets.core.features.tensor_feature.Tensor",
+    "tensorflow_datasets.core.features.text_feature.Text",
+}
+
+
+def shard_name(dataset: str, split: str, shard: int, shards: int) -> str:
+    """`users/users-train.array_record-00000-of-00002`: the names TFDS expects."""
+    return f"{dataset}/{dataset}-{split}.array_record-{shard:05d}-of-{shards:05d}"
+
+
+class Build:
+    """Shards of a dataset being built in a staging folder, and which of them are finished.
+
+    `build.json` there says what is built, and the checksum of each finished file; a folder that
+    builds something else is emptied.
+    """
+
+    def __init__(self, root: epath.Path, identity: str):
+        self.root, self.identity = root, identity
+        self.finished: dict[str, dict[str, Any]] = {}
+        self.reused = 0
+        with contextlib.suppress(DataError):
+            found = files.read_json(root / BUILD_FILE)
+            if isinstance(found, dict) and found.get("identity") == identity:
+                self.finished = found["files"]
+        self._clear(root)
+
+    def _clear(self, folder: epath.Path) -> None:
+        """Removes everything that is not a finished file, such as halves left by a kill."""
+        for leftover in folder.iterdir():
+            name = str(leftover.relative_to(self.root))
+            if leftover.is_dir():
+                self._clear(leftover)
+                if not any(leftover.iterdir()):
+                    leftover.rmdir()
+            elif name != BUILD_FILE and name not in self.finished:
+                leftover.unlink()
+
+    def file(self, name: str, make: Callable[[], bytes], **facts: Any) -> dict[str, Any]:
+        """The entry {file, bytes, sha256, **facts} of a file, made unless it is there and whole."""
+        entry = self.finished.get(name)
+        path = self.root / name
+        if entry and path.exists() and files.sha256_file(path) == entry["sha256"]:
+            self.reused += 1
+            return entry
+        payload = make()
+        files.write_bytes(path, payload)
+        entry = {
+            "file": name,
+            **facts,
+            "bytes": len(payload),
+            "sha256": files.sha256_file(path),
+        }
+        self.finished[name] = entry
+        files.write_json(
+            self.root / BUILD_FILE, {"identity": self.identity, "files": self.finished}
+        )
+        return entry
+
+    def close(self) -> None:
+        """Removes what only an unfinished build needs."""
+        (self.root / BUILD_FILE).unlink(missing_ok=True)
+
+
+def shard_bytes(records: Iterable[bytes], scratch: epath.Path) -> bytes:
+    """The bytes of an ArrayRecord file; equal records give equal bytes.
+
+    Raises:
+        StorageError: the library could not write its file.
+    """
+    # The library writes to local paths only, and tells of a full disk by a RuntimeError at best.
+    local = None if "://" in str(scratch) else str(scratch)
+    with tempfile.TemporaryDirectory(prefix=".shard.", dir=local) as folder:
+        path = epath.Path(folder) / "shard"
+        try:
+            writer = ArrayRecordWriter(str(path), WRITER_OPTIONS)
+            for record in records:
+                writer.write(record)
+            writer.close()
+        except RuntimeError as error:
+            raise StorageError(
+                f"{scratch}: cannot write a shard ({error}); free some space and run the same"
+                " command again"
+            ) from error
+        return path.read_bytes()
+
+
+@contextlib.contextmanager
+def _local(path: epath.Path) -> Iterator[str]:
+    """A local path with the bytes of `path`: itself, or a copy of one in a bucket."""
+    if "://" not in str(path):
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="clue_jax.") as folder:
+        copy = epath.Path(folder) / path.name
+        path.copy(copy)
+        yield str(copy)
+
+
+def read_records(path: epath.Path) -> list[bytes]:
+    """All records of a shard.
+
+    Raises:
+        DataError: it is missing, truncated or damaged; names it.
+    """
+    try:
+        with _local(path) as local, contextlib.closing(ArrayRecordReader(local)) as reader:
+            return reader.read_all()
+    except (RuntimeError, OSError, ValueError, IndexError) as error:
+        raise DataError(
+            f"{path}: damaged or missing ({str(error).splitlines()[0]}); copy the dataset again or"
+            " run prepare again"
+        ) from error
+
+
+# ------------------------------------------------------------------------------- TFDS metadata
+
+
+def write_metadata(
+    folder: epath.Path,
+    features: tfds.features.FeaturesDict,
+    splits: dict[str, list[dict[str, Any]]],
+    count: str,
+) -> None:
+    """Writes dataset_info.json and features.json beside the shards.
+
+    Args:
+        folder: holds the shards; its name is that of the dataset.
+        features: of one record.
+        splits: entries of the shards of each split; TFDS knows no split without records.
+        count: the key under which an entry has its number of records.
+    """
+    infos = [
+        tfds.core.SplitInfo(
+            name=name,
+            shard_lengths=[entry[count] for entry in entries],
+            num_bytes=sum(entry["bytes"] for entry in entries),
+            filename_template=tfds.core.ShardedFileTemplate(
+                data_dir=folder,
+                dataset_name=folder.name,
+                split=name,
+                filetype_suffix="array_record",
+            ),
+        )
+        for name, entries in splits.items()
+        if entries
+    ]
+    # Without check_data=False it would read an example, which takes TensorFlow.
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder, features=features, split_infos=infos, check_data=False
+    )
+
+
+def check_metadata(folder: epath.Path) -> None:
+    """Refuses TFDS metadata that would make TFDS import anything but its own feature classes.
+
+    Raises:
+        DataError: metadata missing, damaged, or naming another class; names the file and class.
+    """
+    path = folder / "features.json"
+    for named in _classes(files.read_json(path)):
+        if named not in _FEATURE_CLASSES:
+            raise DataError(
+                f"{path}: names the class {named!r}, which TFDS would import; not a dataset that"
+                " prepare wrote. Do not open it"
+            )
+    info = files.read_json(folder / "dataset_info.json")
+    if not isinstance(info, dict) or info.get("moduleName"):
+        raise DataError(f"{folder}/dataset_info.json: not one that prepare wrote")
+
+
+def _classes(value: Any) -> Iterator[Any]:
+    """Every class a features.json names, in either spelling of the key."""
+    if isinstance(value, list):
+        for one in value:
+            yield from _classes(one)
+    if isinstance(value, dict):
+        for key, one in value.items():
+            if key in ("pythonClassName", "python_class_name", "type", "proto_cls"):
+                yield one
+            else:
+                yield from _classes(one)

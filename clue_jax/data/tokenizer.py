@@ -1,0 +1,138 @@
+"""Byte-level BPE over item texts, and the guide tokens that name an item's service.
+
+The vocabulary, in order: padding, the generic guide, 64 reserved guides for services to come, one
+guide per service, the 256 bytes, merges. Trained and run by the `tokenizers` library.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import tokenizers
+from etils import epath
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from clue_jax.errors import ConfigError, DataError
+from clue_jax.files import write_bytes
+
+PAD = 0
+GENERIC_GUIDE = 1
+RESERVED_GUIDES = 64  # ids 2 to 65
+FIRST_SERVICE_GUIDE = 2 + RESERVED_GUIDES
+BYTES = 256
+
+_FIXED = ("<pad>", "<guide>", *(f"<guide:{n}>" for n in range(RESERVED_GUIDES)))
+_BATCH = 10_000  # texts encoded in one call: bounds the memory of the library's own objects
+
+
+def _service_token(service: str) -> str:
+    return f"<service:{service}>"
+
+
+class Tokenizer:
+    """Texts to token ids and back; a text that spells a special token does not become it.
+
+    Attributes:
+        serialized: the bytes of its tokenizer.json.
+    """
+
+    def __init__(self, serialized: bytes, where: str = "tokenizer"):
+        """Reads the bytes of a tokenizer.json.
+
+        Raises:
+            DataError: not a tokenizer of this format; names `where`.
+        """
+        try:
+            self._bpe = tokenizers.Tokenizer.from_str(serialized.decode("utf-8"))
+        except Exception as error:  # the library raises bare Exception
+            raise DataError(f"{where}: not a tokenizer.json ({error})") from error
+        for token_id, token in enumerate(_FIXED):
+            if self._bpe.id_to_token(token_id) != token:
+                raise DataError(
+                    f"{where}: token {token_id} is {self._bpe.id_to_token(token_id)!r}, not"
+                    f" {token!r}; only a tokenizer.json that `prepare` wrote has the guide tokens"
+                )
+        self.serialized = serialized
+        # Not part of tokenizer.json: without it a title that contains "<pad>" would become padding.
+        self._bpe.encode_special_tokens = True
+
+    @functools.cached_property
+    def vocab_size(self) -> int:
+        """V: ids are 0 to V - 1."""
+        return self._bpe.get_vocab_size(with_added_tokens=True)
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """SHA-256 of the bytes of tokenizer.json."""
+        return hashlib.sha256(self.serialized).hexdigest()
+
+    def guide(self, service: str) -> int:
+        """The guide token of a service; the generic one for a service not seen in training."""
+        found = self._bpe.token_to_id(_service_token(service))
+        return GENERIC_GUIDE if found is None else found
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Token ids int32 of each text, without guide token."""
+        encoded = []
+        for start in range(0, len(texts), _BATCH):
+            batch = self._bpe.encode_batch_fast(
+                list(texts[start : start + _BATCH]), add_special_tokens=False
+            )
+            encoded += [np.array(one.ids, np.int32) for one in batch]
+        return encoded
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of token ids; guide and padding tokens are left out."""
+        return self._bpe.decode([int(i) for i in ids], skip_special_tokens=True).strip()
+
+    def save(self, path: epath.PathLike) -> None:
+        """Writes tokenizer.json."""
+        write_bytes(path, self.serialized)
+
+
+def load(path: epath.PathLike) -> Tokenizer:
+    """Reads a tokenizer.json.
+
+    Raises:
+        DataError: the file is missing, or not a tokenizer of this format.
+    """
+    try:
+        serialized = epath.Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return Tokenizer(serialized, str(path))
+
+
+def train(texts: Iterable[str], services: Sequence[str], vocab_size: int) -> Tokenizer:
+    """Trains byte-level BPE; deterministic in the order and content of its arguments.
+
+    Args:
+        texts: the training texts; keep them to a few million, all their words stay in memory.
+        services: get a guide token each, in this order.
+        vocab_size: V at most, all special tokens included; few texts may give fewer merges.
+
+    Raises:
+        ConfigError: `vocab_size` leaves no room for guides and bytes.
+    """
+    fixed = FIRST_SERVICE_GUIDE + len(services) + BYTES
+    if vocab_size < fixed:
+        raise ConfigError(
+            f"config.tokenizer.vocab_size: {vocab_size} is too small; guide tokens and bytes alone"
+            f" take {fixed}"
+        )
+    bpe = tokenizers.Tokenizer(models.BPE())
+    # A word is the same token at the beginning of a title as inside it.
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[*_FIXED, *(_service_token(service) for service in services)],
+        # Every byte has a token, so that no text is unknown. Sorted: the library's order varies.
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    return Tokenizer(bpe.to_str().encode("utf-8"))
