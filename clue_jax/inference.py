@@ -1,0 +1,109 @@
+"""Parameters and users -> embeddings, on any mesh: what evaluation, export and training share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from clue_jax.config import EncoderConfig, PretrainConfig
+from clue_jax.data.packing import PackedViews, capacity_for, pack_views
+from clue_jax.data.records import Users
+from clue_jax.data.sampling import full_views
+from clue_jax.errors import NonFiniteError
+from clue_jax.model import clue
+from clue_jax.parallel.mesh import DATA, sharded, single_device_mesh
+
+
+class Embedder:
+    """Encodes users batch by batch with one compilation.
+
+    Args:
+        config: of the encoder.
+        users: every user that will be encoded; buffers are sized for any batch of them.
+        batch_users: users per batch, over all devices.
+        mesh: devices that share a batch; None: this process's first device.
+    """
+
+    def __init__(
+        self, config: EncoderConfig, users: Users, batch_users: int = 512, mesh: Mesh | None = None
+    ):
+        self.config = config
+        self.users = users
+        self.mesh = mesh or single_device_mesh()
+        devices = self.mesh.shape[DATA]
+        self.per_device = max(1, min(batch_users, len(users)) // devices)
+        self.batch_users = self.per_device * devices
+        views = len(users.services)
+        self.capacity = capacity_for(users, config, self.per_device, views)
+        self._encode = _encode_step(config, self.mesh)
+
+    def __call__(
+        self, params: clue.Params, advance: Callable[[float], None] = lambda count: None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Embeds all users.
+
+        Returns:
+            z_NSE float32 unit vectors (zero where a user lacks the service), present_NS bool.
+
+        Raises:
+            NonFiniteError: names the first user with a NaN or infinity.
+        """
+        vectors, presences = [], []
+        for first in range(0, len(self.users), self.batch_users):
+            indices = np.arange(first, min(first + self.batch_users, len(self.users)))
+            z_SNE, present_SN = self._encode(params, self._pack(indices))
+            vectors.append(np.asarray(z_SNE).swapaxes(0, 1)[: len(indices)])
+            presences.append(np.asarray(present_SN).T[: len(indices)])
+            advance(len(indices))
+        z_NSE, present_NS = np.concatenate(vectors), np.concatenate(presences)
+        bad = np.flatnonzero(~np.isfinite(z_NSE).all(axis=(1, 2)))
+        if len(bad):
+            raise NonFiniteError(
+                f"user row {bad[0]}: its embedding is not finite ({len(bad)} such users); the"
+                " parameters are damaged or the precision overflows"
+            )
+        return z_NSE, present_NS
+
+    def _pack(self, indices: np.ndarray) -> PackedViews:
+        packed = []
+        for device in range(self.mesh.shape[DATA]):
+            users = self.users.take(indices[device * self.per_device :][: self.per_device])
+            views = full_views(users, self.config.max_history)
+            packed.append(pack_views(users, views, self.capacity, self.config)[0])
+        stacked = PackedViews(*(np.stack(arrays) for arrays in zip(*packed, strict=True)))
+        return jax.device_put(stacked, sharded(self.mesh))
+
+
+def embed_users(
+    params: clue.Params,
+    config: PretrainConfig,
+    users: Users,
+    batch_users: int = 512,
+    mesh: Mesh | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Embeds users once; see `Embedder`."""
+    return Embedder(config.encoder, users, batch_users, mesh)(params)
+
+
+def combine(z_NSE: np.ndarray, present_NS: np.ndarray) -> np.ndarray:
+    """One vector per user: the mean of its services' embeddings, scaled to length one."""
+    total_NE = (z_NSE * present_NS[:, :, None]).sum(axis=1)
+    return total_NE / np.maximum(np.linalg.norm(total_NE, axis=1, keepdims=True), 1e-12)
+
+
+def _encode_step(config: EncoderConfig, mesh: Mesh) -> Any:
+    """jit of (params, packed over devices) -> z_VBE, present_VB."""
+
+    def device(params: clue.Params, packed: PackedViews) -> tuple[jax.Array, jax.Array]:
+        return clue.encode(params, config, jax.tree.map(lambda a: a[0], packed))
+
+    return jax.jit(
+        jax.shard_map(
+            device, mesh=mesh, in_specs=(P(), P(DATA)), out_specs=(P(None, DATA), P(None, DATA))
+        )
+    )

@@ -1,0 +1,1 @@
+"""The encoder; the only place that imports flax."""

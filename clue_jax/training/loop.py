@@ -1,0 +1,258 @@
+"""The training loop: resume, step, log one step late, evaluate, save.
+
+Order within a step, which resuming relies on: dispatch the step, read the metrics of the step before
+it, log, evaluate, save. A checkpoint of step k therefore holds exactly k updates, and every row up to
+k is on disk before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+
+from clue_jax.config import PretrainConfig, validate_pretrain
+from clue_jax.console import say
+from clue_jax.data.batches import Batch, TrainBatches
+from clue_jax.data.sampling import view_pairs
+from clue_jax.data.source import open_dataset
+from clue_jax.errors import NonFiniteError, Preempted
+from clue_jax.files import lease
+from clue_jax.model.sizes import forward_flops, loss_flops, parameter_count
+from clue_jax.parallel.mesh import make_mesh, replicated, users_per_device
+from clue_jax.training.checkpoint import Checkpoints
+from clue_jax.training.metrics import MetricsWriter, Row, peak_flops, say_row
+from clue_jax.training.optim import make_schedule
+from clue_jax.training.run_directory import open_run
+from clue_jax.training.state import TrainState, init_state
+from clue_jax.training.step import make_step
+from clue_jax.training.validation import Validation
+
+
+def train(config: PretrainConfig, data: str, workdir: str) -> None:
+    """Trains, or continues, the run in `workdir` on the prepared dataset in `data`.
+
+    Raises:
+        ConfigError: before anything is read, for settings that cannot work.
+        DataError: the dataset is damaged.
+        CheckpointError: the run directory holds another run, or no whole checkpoint.
+        LockedError: another process trains in this directory.
+        NonFiniteError: the loss is not finite; the last good checkpoint is kept.
+        Preempted: a signal arrived; everything is saved.
+    """
+    validate_pretrain(config)
+    mesh = make_mesh(config.mesh)
+    users_per_device(config.train.batch_users, mesh)
+    dataset = open_dataset(data)
+    directory = epath.Path(workdir)
+    lock = lease(directory / "lock") if jax.process_index() == 0 else contextlib.nullcontext()
+    with lock, _Signals() as signals:
+        open_run(directory, config, dataset)
+        batches = TrainBatches(dataset.users("train"), config, dataset.fingerprint, mesh)
+        validation = None
+        if config.train.eval_every:
+            validation = Validation(dataset.users("validation"), config, mesh)
+        run = Run(config, directory, batches, validation, mesh, dataset.tokenizer.vocab_size)
+        try:
+            run.compute(signals)
+        finally:
+            run.close()
+
+
+class _Signals:
+    """Remembers SIGTERM and SIGINT, so that the loop can save before it stops."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+
+    def __enter__(self) -> _Signals:
+        self._previous = {}
+        with contextlib.suppress(ValueError):  # only the main thread may set handlers
+            for kind in (signal.SIGTERM, signal.SIGINT):
+                self._previous[kind] = signal.signal(kind, self._remember)
+        return self
+
+    def _remember(self, number: int, frame: Any) -> None:
+        self.received = signal.Signals(number)
+
+    def __exit__(self, *exception: object) -> None:
+        for kind, handler in self._previous.items():
+            signal.signal(kind, handler)
+
+
+class Run:
+    """State and outputs of one training run in this process."""
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        directory: epath.Path,
+        batches: TrainBatches,
+        validation: Validation | None,
+        mesh: Mesh,
+        vocab_size: int,
+    ):
+        self.config, self.batches, self.validation, self.mesh = config, batches, validation, mesh
+        self.pairs = view_pairs(len(batches.users.services), config.sampling)
+        self.step = make_step(config, self.pairs, mesh)
+        self.schedule = make_schedule(config)
+        self.peak = peak_flops()
+        saved = config.checkpoint
+        self.checkpoints = Checkpoints(
+            directory / "checkpoints",
+            keep=saved.keep,
+            keep_best=saved.keep_best,
+            metric=saved.metric,
+        )
+        self.state, self.first = self._restore_or_init(vocab_size)
+        self.writer = MetricsWriter(directory, self.first)
+        self._banner(vocab_size)
+
+    def _restore_or_init(self, vocab_size: int) -> tuple[TrainState, int]:
+        whole = replicated(self.mesh)
+        fresh = jax.jit(
+            lambda: init_state(self.config, vocab_size), out_shardings=whole
+        )
+        abstract = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=whole), jax.eval_shape(fresh)
+        )
+        parts = {"params": abstract.params, "optimizer": abstract.opt_state}
+        restored = self.checkpoints.restore(parts)
+        if restored is None:
+            return fresh(), 0
+        say(f"continuing from the checkpoint of step {restored.step}")
+        step = jax.device_put(np.asarray(restored.step, np.int32), whole)
+        return TrainState(step, restored.parts["params"], restored.parts["optimizer"]), restored.step
+
+    def _banner(self, vocab_size: int) -> None:
+        batches, train = self.batches, self.config.train
+        total = len(batches.users)
+        say(
+            f"{jax.device_count()} x {jax.devices()[0].device_kind}, mesh {dict(self.mesh.shape)};"
+            f" {parameter_count(self.config.encoder, vocab_size):,} parameters;"
+            f" {train.batch_users} users a batch ({train.batch_users - 1} negatives per anchor)"
+        )
+        say(
+            f"{len(batches.eligible):,} of {total:,} training users have a positive pair;"
+            f" {batches.steps_per_epoch} steps an epoch, {train.steps} steps; buffers per device:"
+            f" {batches.capacity.groups} groups, {batches.capacity.item_chunks} item and"
+            f" {batches.capacity.history_chunks} history chunks"
+        )
+
+    def compute(self, signals: _Signals) -> None:
+        """Runs the steps that are left; see the module's docstring for their order."""
+        steps, meter = self.config.train.steps, _Meter()
+        dispatched: tuple[Batch, float, dict[str, jax.Array]] | None = None
+        with contextlib.closing(self.batches.prefetch(self.first, steps)) as prefetched:
+            for batch, waited in prefetched:
+                with jax.transfer_guard("disallow"):
+                    self.state, metrics = self.step(self.state, batch.packed)
+                if dispatched:
+                    meter.add(*dispatched)
+                dispatched = batch, waited, metrics
+                done = batch.step + 1
+                if self._is_due(done) or signals.received:
+                    meter.add(*dispatched)
+                    dispatched = None
+                    self._finish_step(done, meter, bool(signals.received))
+                    if signals.received and done < steps:
+                        self.checkpoints.wait()
+                        raise Preempted(
+                            f"{signals.received.name}: stopped at step {done} of {steps}, saved; run"
+                            " the same command to continue"
+                        )
+        self.checkpoints.wait()
+
+    def _is_due(self, done: int) -> bool:
+        train = self.config.train
+        every = [train.log_every, train.eval_every, self.config.checkpoint.every_steps]
+        return done == train.steps or any(n and done % n == 0 for n in every)
+
+    def _finish_step(self, done: int, meter: _Meter, stopping: bool) -> None:
+        train, last = self.config.train, done == self.config.train.steps
+        if done % train.log_every == 0 or last or stopping:
+            self._log(done, meter)
+        saves = done % self.config.checkpoint.every_steps == 0 or last or stopping
+        evaluation = None
+        if self.validation and ((train.eval_every and done % train.eval_every == 0) or saves):
+            evaluation = self.validation(self.state.params["encoder"])
+            meter.restart()
+        if evaluation:
+            row = {"step": done, **evaluation}
+            self.writer.write(row)
+            say_row(row, train.steps, 0.0)
+        if saves:
+            scores = evaluation and {k: v for k, v in evaluation.items() if isinstance(v, float)}
+            parts = {"params": self.state.params, "optimizer": self.state.opt_state}
+            self.checkpoints.save(done, parts, scores)
+
+    def _log(self, done: int, meter: _Meter) -> None:
+        config = self.config
+        row = meter.row(done)
+        row["learning_rate"] = float(self.schedule(done - 1))
+        batch = config.train.batch_users
+        row["users_per_second"] = batch * meter.steps / meter.seconds
+        counts = {key: meter.stats[key] * jax.process_count() for key in meter.stats}
+        loss = meter.steps * loss_flops(config.encoder, batch, len(self.pairs))
+        # Backward costs twice the forward; recomputation is not useful work and is left out.
+        rate = 3.0 * (forward_flops(config.encoder, counts) + loss) / meter.seconds
+        row["flops_per_second"] = rate
+        row["mfu"] = rate / self.peak if self.peak else None
+        row["epoch"] = done / self.batches.steps_per_epoch
+        self.writer.write(row)
+        left = (config.train.steps - done) * meter.seconds / meter.steps
+        say_row(row, config.train.steps, left)
+        if not np.isfinite(row["loss"]):
+            raise NonFiniteError(
+                f"step {done}: the loss is {row['loss']}; lower config.optim.learning_rate; the"
+                f" last good checkpoint is step {(self.checkpoints.steps() or ['none'])[-1]}"
+            )
+        meter.restart()
+
+    def close(self) -> None:
+        self.writer.close()
+        self.checkpoints.close()
+
+
+class _Meter:
+    """Averages over the steps since the last row."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self.steps, self.waited = 0, 0.0
+        self.sums: dict[str, float] = {}
+        self.stats: dict[str, int] = {}
+        self.began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.began
+
+    def add(self, batch: Batch, waited: float, metrics: dict[str, jax.Array]) -> None:
+        """Reads the metrics of a step, which waits until the device has finished it."""
+        self.steps += 1
+        self.waited += waited
+        for key, value in jax.device_get(metrics).items():
+            self.sums[key] = self.sums.get(key, 0.0) + float(value)
+        for key, count in batch.stats.items():
+            self.stats[key] = self.stats.get(key, 0) + count
+
+    def row(self, done: int) -> Row:
+        means = {key: total / self.steps for key, total in self.sums.items()}
+        return {
+            "step": done,
+            **means,
+            "data_wait": self.waited / self.seconds,
+            "fill": self.stats["tokens"] / max(1, self.stats["token_slots"]),
+            "tokens_per_second": self.stats["tokens"] / self.seconds,
+            "time": time.time(),
+        }

@@ -1,0 +1,102 @@
+"""metrics.jsonl and TensorBoard of a run, and the line a person reads."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import jax
+from etils import epath
+from tensorboardX import SummaryWriter
+
+from clue_jax.console import say
+from clue_jax.files import storage_errors, write_text
+
+Row = dict[str, Any]
+
+# Dense bf16 peak of one device in FLOP/s, from the vendors' data sheets.
+_PEAK_FLOPS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+}
+
+
+def peak_flops() -> float | None:
+    """Peak of all devices of the job; None where no data sheet gives one (CPU)."""
+    kind = jax.devices()[0].device_kind
+    known = [peak for name, peak in _PEAK_FLOPS.items() if kind.startswith(name)]
+    return max(known) * jax.device_count() if known else None
+
+
+class MetricsWriter:
+    """Appends rows to `<workdir>/metrics.jsonl` and to TensorBoard; only process 0 writes.
+
+    Rows beyond `restored_step` are removed first: a resumed run computes them again.
+    """
+
+    def __init__(self, workdir: epath.PathLike, restored_step: int):
+        self.path = epath.Path(workdir) / "metrics.jsonl"
+        self._writes = jax.process_index() == 0
+        if self._writes:
+            self._rewind(restored_step)
+            self._board = SummaryWriter(str(epath.Path(workdir) / "tensorboard"))
+
+    def _rewind(self, restored_step: int) -> None:
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        kept = [line for line in lines if _step(line) <= restored_step]
+        write_text(self.path, "".join(line + "\n" for line in kept))
+
+    def write(self, row: Row) -> None:
+        """Appends one row; NaN becomes null, so that every line stays JSON."""
+        if not self._writes:
+            return
+        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        with storage_errors(self.path), self.path.open("a") as stream:
+            stream.write(json.dumps(plain) + "\n")
+        prefix = row.get("split", "train")
+        for key, value in plain.items():
+            if isinstance(value, (int, float)) and key != "step":
+                self._board.add_scalar(f"{prefix}/{key}", value, row["step"])
+
+    def close(self) -> None:
+        if self._writes:
+            self._board.close()
+
+
+def _step(line: str) -> float:
+    """Step of a line; a torn last line belongs to no step that was kept."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def say_row(row: Row, steps: int, seconds_left: float) -> None:
+    """Prints one line about a training or an evaluation row."""
+    head = f"step {row['step']:>{len(str(steps))}}/{steps}"
+    if "split" in row:
+        say(
+            f"{head}  {row['split']}: R@1 {row['recall_at_1']:.3f}  R@10 {row['recall_at_10']:.3f}"
+            f"  MRR {row['mrr']:.3f}  (chance R@10 {row['chance']:.3f}, {row['users']} users)"
+        )
+        return
+    mfu = "" if row["mfu"] is None else f"  mfu {row['mfu']:.0%}"
+    say(
+        f"{head}  loss {row['loss']:.4f}  R@1 {row['retrieval_at_1']:.3f}  scale"
+        f" {row['logit_scale']:.1f}  lr {row['learning_rate']:.2e}  {row['users_per_second']:,.0f}"
+        f" users/s  wait {row['data_wait']:.0%}{mfu}  fill {row['fill']:.0%}"
+        f"  eta {_duration(seconds_left)}"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,88 @@
+"""The run directory: what a run is, written once, compared when it is continued."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+from typing import Any
+
+import jax
+from etils import epath
+
+from clue_jax.config import PretrainConfig, to_json
+from clue_jax.data.source import Dataset
+from clue_jax.errors import CheckpointError
+from clue_jax.files import read_json, write_bytes, write_json
+
+# What a continued run may change; everything else decides what is computed and must match.
+_MAY_CHANGE = ("mesh.", "checkpoint.", "train.log_every", "train.eval_", "encoder.remat")
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "clue_jax")
+
+
+def open_run(workdir: epath.Path, config: PretrainConfig, dataset: Dataset) -> None:
+    """Creates the run directory, or checks that it holds the same run.
+
+    Raises:
+        CheckpointError: config or dataset differ; lists each difference, old -> new.
+    """
+    new = {"config": to_json(config), "dataset": _identity(dataset)}
+    if (workdir / "config.json").exists():
+        old = {
+            "config": read_json(workdir / "config.json"),
+            "dataset": read_json(workdir / "dataset.json"),
+        }
+        differences = [
+            f"{key}: {before!r} -> {after!r}"
+            for key, before, after in _differences(old, new)
+            if not key.removeprefix("config.").startswith(_MAY_CHANGE) and key != "dataset.path"
+        ]
+        if differences:
+            raise CheckpointError(
+                f"{workdir}: holds a run with other settings; use another --workdir or undo:\n  "
+                + "\n  ".join(differences)
+            )
+    write_json(workdir / "environment.json", environment())
+    write_bytes(workdir / "tokenizer.json", (dataset.path / "tokenizer.json").read_bytes())
+    write_json(workdir / "dataset.json", new["dataset"])
+    write_json(workdir / "config.json", new["config"])
+
+
+def _identity(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "path": str(dataset.path),
+        "fingerprint": dataset.fingerprint,
+        "services": list(dataset.services),
+        "tokenizer_sha256": dataset.tokenizer.identity,
+        "vocab_size": dataset.tokenizer.vocab_size,
+    }
+
+
+def _differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = sorted(set(old) | set(new))
+        return [
+            found
+            for name in names
+            for found in _differences(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
+        ]
+    return [] if old == new else [(key, old, new)]
+
+
+def environment() -> dict[str, Any]:
+    """Versions and devices; nothing about the person or the host."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": versions,
+        "device_kind": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+    }

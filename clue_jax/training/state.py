@@ -1,0 +1,33 @@
+"""What a step reads and writes, and nothing else."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from clue_jax.config import PretrainConfig
+from clue_jax.model import clue
+from clue_jax.training.optim import make_optimizer
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """Parameters (`encoder`, `log_scale`), optimizer state and the number of steps taken."""
+
+    step: jax.Array
+    params: clue.Params
+    opt_state: optax.OptState
+
+
+def init_state(config: PretrainConfig, vocab_size: int) -> TrainState:
+    """A fresh state, a pure function of the config's seed."""
+    params = {
+        "encoder": clue.init(config.encoder, vocab_size, jax.random.key(config.seed)),
+        "log_scale": jnp.asarray(-math.log(config.loss.temperature), jnp.float32),
+    }
+    return TrainState(jnp.zeros((), jnp.int32), params, make_optimizer(config).init(params))

@@ -1,0 +1,87 @@
+"""The train step: one `shard_map` around encoder and loss, every collective written down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from clue_jax.config import PretrainConfig
+from clue_jax.data.packing import PackedViews
+from clue_jax.data.sampling import ViewPair
+from clue_jax.losses.contrastive import sharded_pair_loss
+from clue_jax.model import clue
+from clue_jax.parallel.mesh import DATA, replicated, sharded
+from clue_jax.training.optim import make_optimizer
+from clue_jax.training.state import TrainState
+
+Metrics = dict[str, jax.Array]
+Step = Callable[[TrainState, PackedViews], tuple[TrainState, Metrics]]
+
+
+def make_step(config: PretrainConfig, pairs: tuple[ViewPair, ...], mesh: Mesh) -> Step:
+    """Compiles (state, packed batch) -> (state, metrics) for a mesh; the state is donated.
+
+    The batch has a leading device dimension. Metrics are float32 scalars: `loss` (weighted mean of
+    InfoNCE over the pairs of views), `retrieval_at_1`, `logit_scale`, `gradient_norm`.
+    """
+    optimizer = make_optimizer(config)
+    gradients = jax.shard_map(
+        lambda params, packed: _gradients(config, pairs, params, packed),
+        mesh=mesh,
+        in_specs=(P(), P(DATA)),
+        out_specs=(P(), P()),
+    )
+
+    def step(state: TrainState, packed: PackedViews) -> tuple[TrainState, Metrics]:
+        grads, metrics = gradients(state.params, packed)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        if config.loss.learn_temperature:
+            # Clipped after the update, so the gradient at the limit stays alive (CLIP, section 2.5).
+            limit = math.log(config.loss.max_logit_scale)
+            params["log_scale"] = jnp.minimum(params["log_scale"], limit)
+        else:
+            params["log_scale"] = state.params["log_scale"]
+        metrics["gradient_norm"] = optax.global_norm(grads)
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    whole, dealt = replicated(mesh), sharded(mesh)
+    return jax.jit(
+        step, in_shardings=(whole, dealt), out_shardings=(whole, whole), donate_argnums=(0,)
+    )
+
+
+def _gradients(
+    config: PretrainConfig, pairs: tuple[ViewPair, ...], params: Any, packed: PackedViews
+) -> tuple[Any, Metrics]:
+    """One device's part: its own share of the loss, then the sum of all shares' gradients."""
+    packed = jax.tree.map(lambda a: a[0], packed)
+    # Each device differentiates its own copy; the sum below is the only all-reduce of gradients.
+    own = jax.tree.map(lambda a: jax.lax.pcast(a, (DATA,), to="varying"), params)
+    present_Vb = packed.view_slot_Vb >= 0
+    totals = [
+        jax.lax.psum((present_Vb[p.first] & present_Vb[p.second]).sum(), DATA) for p in pairs
+    ]
+
+    def share(params: Any) -> tuple[jax.Array, jax.Array]:
+        z_VbE, _ = clue.encode(params["encoder"], config.encoder, packed)
+        scale = jnp.exp(params["log_scale"])
+        loss, hits = jnp.zeros(()), jnp.zeros(())
+        for pair, total in zip(pairs, totals, strict=True):
+            valid_b = present_Vb[pair.first] & present_Vb[pair.second]
+            part = sharded_pair_loss(z_VbE[pair.first], z_VbE[pair.second], valid_b, scale, DATA)
+            loss += pair.weight * part.loss / jnp.maximum(total, 1)
+            hits += pair.weight * part.hits / jnp.maximum(total, 1)
+        return loss, hits
+
+    (loss, hits), grads = jax.value_and_grad(share, has_aux=True)(own)
+    grads, loss, hits = jax.lax.psum((grads, loss, hits), DATA)
+    scale = jnp.exp(params["log_scale"])
+    return grads, {"loss": loss, "retrieval_at_1": hits, "logit_scale": scale}

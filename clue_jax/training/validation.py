@@ -1,0 +1,53 @@
+"""Evaluation on held-out users during training: cross-service matching within the split."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from clue_jax.config import PretrainConfig
+from clue_jax.data.records import Users
+from clue_jax.inference import Embedder
+from clue_jax.model import clue
+from clue_jax.ranking import matching_ranks, mrr, recall_at
+
+
+class Validation:
+    """Ranks every held-out user's view in one service among all users' views in another.
+
+    Metrics are means over both directions of every pair of services, weighted by users.
+    """
+
+    def __init__(self, users: Users, config: PretrainConfig, mesh: Mesh):
+        enough = users.counts() >= config.train.eval_min_behaviours
+        chosen = np.flatnonzero(enough.sum(axis=1) >= 2)[: config.train.eval_users]
+        self.enough_NS = enough[chosen]
+        self.embedder = None
+        if len(chosen) >= 2:
+            self.embedder = Embedder(config.encoder, users.take(chosen), mesh=mesh)
+
+    def __call__(self, params: clue.Params) -> dict[str, Any] | None:
+        """Recall and MRR, or None when the split has no two users to tell apart."""
+        if self.embedder is None:
+            return None
+        z_NSE, _ = self.embedder(params)
+        ranks, chances = [], []
+        for first, second in itertools.permutations(range(z_NSE.shape[1]), 2):
+            both = self.enough_NS[:, first] & self.enough_NS[:, second]
+            if both.sum() >= 2:
+                ranks.append(matching_ranks(z_NSE[both, first], z_NSE[both, second]))
+                chances.append(np.full(both.sum(), min(1.0, 10 / both.sum())))
+        if not ranks:
+            return None
+        pooled = np.concatenate(ranks)
+        return {
+            "split": "validation",
+            "recall_at_1": recall_at(pooled, 1),
+            "recall_at_10": recall_at(pooled, 10),
+            "mrr": mrr(pooled),
+            "users": len(self.enough_NS),
+            "chance": float(np.concatenate(chances).mean()),
+        }
