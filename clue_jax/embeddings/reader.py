@@ -1,0 +1,213 @@
+"""Reads an export, and refuses one that is incomplete, damaged or mixed from two."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from etils import epath
+
+from clue_jax import files
+from clue_jax.console import progress
+from clue_jax.embeddings.schema import KEYS, SCHEMA_VERSION, item_schema, matrix, user_schema
+from clue_jax.errors import DataError
+
+MANIFEST = "manifest.json"
+SEAL = "manifest_sha256"  # of the canonical JSON of everything else in the manifest
+EXPORT_ID = "clue_jax.export_id"  # metadata of a part
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """User embeddings in memory.
+
+    Attributes:
+        user_ids: [N] str.
+        splits: [N] str.
+        embedding_NE: combined over services, float32 unit vectors.
+        by_service: service -> float32 [N, E] unit vectors, zero where the user lacks it.
+        present: service -> bool [N].
+        counts: service -> int32 [N] behaviours.
+        manifest: contents of manifest.json.
+    """
+
+    user_ids: np.ndarray
+    splits: np.ndarray
+    embedding_NE: np.ndarray
+    by_service: dict[str, np.ndarray]
+    present: dict[str, np.ndarray]
+    counts: dict[str, np.ndarray]
+    manifest: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """S names, in the order of the service axis."""
+        return tuple(self.by_service)
+
+
+def read_embeddings(path: epath.PathLike, splits: Sequence[str] | None = None) -> Embeddings:
+    """Reads an export of users; every part is verified whatever the splits.
+
+    Args:
+        path: the folder `export` wrote.
+        splits: those to keep; None: all.
+
+    Raises:
+        DataError: see `read_table`; or a split that was not exported.
+    """
+    manifest = read_manifest(path)
+    _refuse_other(epath.Path(path), manifest, "users")
+    unknown = sorted(set(splits or ()) - set(manifest.get("splits", ())))
+    if unknown:
+        there = ", ".join(manifest.get("splits", ()))
+        raise DataError(f"{path}: no split {unknown[0]!r} in this export; it has {there}")
+    table = read_table(path, "users", splits)
+    services = manifest["dataset"]["services"]
+    vectors = {service: matrix(table, f"embedding_{service}") for service in services}
+    return Embeddings(
+        user_ids=np.array(table.column("user_id").to_pylist(), object),
+        splits=np.array(table.column("split").to_pylist(), object),
+        embedding_NE=matrix(table, "embedding")[0],
+        by_service={service: z_NE for service, (z_NE, _) in vectors.items()},
+        present={service: present_N for service, (_, present_N) in vectors.items()},
+        counts={s: table.column(f"num_behaviours_{s}").to_numpy() for s in services},
+        manifest=manifest,
+    )
+
+
+def read_table(path: epath.PathLike, what: str, splits: Sequence[str] | None = None) -> pa.Table:
+    """The rows of an export as they are on disk, verified.
+
+    Args:
+        path: the folder `export` wrote.
+        what: users or items.
+        splits: of users, those to keep; None: all rows. Memory grows with what is kept.
+
+    Raises:
+        DataError: not an export of `what`, without its manifest, with a part that is missing,
+            changed or of another export, or with an id that is there twice; names the file.
+    """
+    root = epath.Path(path)
+    manifest = read_manifest(root)
+    _refuse_other(root, manifest, what)
+    _refuse_strays(root, manifest)
+    schema = _schema(manifest)
+    ids, kept = [], [schema.empty_table()]
+    with progress(f"reading {what}", manifest["rows"]) as advance:
+        for part in manifest["parts"]:
+            table = _verified(root / part["file"], part, schema)
+            ids += table.column(KEYS[what]).chunks
+            if splits is not None:
+                wanted = pa.array(list(splits), pa.string())
+                table = table.filter(pc.is_in(table.column("split"), wanted))
+            kept.append(table)
+            advance(part["rows"])
+    rows = sum(len(chunk) for chunk in ids)
+    if rows != manifest["rows"]:
+        raise DataError(f"{root}: {rows:,} rows, but {MANIFEST} says {manifest['rows']:,}")
+    if len(pc.unique(pa.chunked_array(ids, schema.field(KEYS[what]).type))) != rows:
+        raise DataError(f"{root}: a {KEYS[what]} is there twice; run export again")
+    return pa.concat_tables(kept)
+
+
+def read_manifest(path: epath.PathLike) -> dict[str, Any]:
+    """The manifest of an export, after checking it against its own checksum.
+
+    Raises:
+        DataError: missing (the export is not complete), damaged, or newer than this program.
+    """
+    file = epath.Path(path) / MANIFEST
+    if not file.exists():
+        raise DataError(
+            f"{file}: missing, so this is no complete export; run the export again to finish it"
+        )
+    manifest = files.read_json(file)
+    if not isinstance(manifest, dict) or SEAL not in manifest:
+        raise DataError(f"{file}: not the manifest of an export; name the --out of export")
+    if manifest[SEAL] != seal_of(manifest):
+        raise DataError(f"{file}: does not match its own checksum; it was changed or damaged")
+    if manifest["schema_version"] > SCHEMA_VERSION:
+        raise DataError(
+            f"{file}: schema version {manifest['schema_version']}, but this program knows"
+            f" {SCHEMA_VERSION}; update clue_jax"
+        )
+    return manifest
+
+
+def seal_of(manifest: dict[str, Any]) -> str:
+    """SHA-256 of everything in the manifest but its own checksum."""
+    rest = {key: value for key, value in manifest.items() if key != SEAL}
+    return files.sha256_text(files.canonical_json(rest))
+
+
+def read_part(path: epath.Path, payload: bytes) -> pa.Table:
+    """Decodes the bytes of a part, comparing the checksum of each page.
+
+    Raises:
+        DataError: not Parquet, or damaged.
+    """
+    try:
+        return pq.read_table(pa.BufferReader(payload), page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not readable as Parquet ({error}); run export again") from error
+
+
+def _verified(path: epath.Path, part: dict[str, Any], schema: pa.Schema) -> pa.Table:
+    try:
+        payload = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}, but {MANIFEST} names it") from error
+    if len(payload) != part["bytes"]:
+        raise DataError(
+            f"{path}: {len(payload):,} bytes, but {MANIFEST} says {part['bytes']:,}; it is damaged"
+            " or of another export"
+        )
+    digest = hashlib.sha256(payload).hexdigest()
+    if digest != part["sha256"]:
+        raise DataError(
+            f"{path}: SHA-256 {digest[:12]}, but {MANIFEST} says {part['sha256'][:12]}; it is"
+            " damaged or of another export"
+        )
+    table = read_part(path, payload)
+    if len(table) != part["rows"]:
+        raise DataError(f"{path}: {len(table):,} rows, but {MANIFEST} says {part['rows']:,}")
+    table = table.replace_schema_metadata(None)
+    if not table.schema.equals(schema):
+        raise DataError(f"{path}: its columns are not those that {MANIFEST} implies")
+    return table
+
+
+def _refuse_other(root: epath.Path, manifest: dict[str, Any], what: str) -> None:
+    if manifest["what"] != what:
+        raise DataError(
+            f"{root}: an export of {manifest['what']}, but {what} are needed; run export with"
+            f" --config.what={what}"
+        )
+
+
+def _refuse_strays(root: epath.Path, manifest: dict[str, Any]) -> None:
+    # A consumer that reads *.parquet would take these for a part of the export.
+    named = {part["file"] for part in manifest["parts"]}
+    strays = sorted(
+        p.name for p in root.iterdir() if p.suffix == ".parquet" and p.name not in named
+    )
+    if strays:
+        raise DataError(
+            f"{root / strays[0]}: not named in {MANIFEST}; it is of another export, remove it"
+        )
+
+
+def _schema(manifest: dict[str, Any]) -> pa.Schema:
+    width = manifest["embedding_width"]
+    if manifest["what"] == "items":
+        return item_schema(width)
+    return user_schema(manifest["dataset"]["services"], width)

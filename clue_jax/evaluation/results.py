@@ -1,0 +1,101 @@
+"""Rows of results.json and the table a person reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from clue_jax.errors import NonFiniteError
+from clue_jax.evaluation.bootstrap import Resampled
+
+TABLE_WIDTH = 100
+HEADINGS = {"recall_at_1": "R@1", "recall_at_10": "R@10", "mrr": "MRR"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One metric of one model on one task."""
+
+    task: str
+    model: str
+    metric: str
+    value: float
+    low: float | None  # 95 % interval; None where the value is exact
+    high: float | None
+    n: int  # users it is the mean of
+    seed: int  # of the model's parameters; of the evaluation where it has none
+
+
+def rows_of(
+    task: str, model: str, metrics: Sequence[str], sample: Resampled, n: int, seed: int
+) -> list[Result]:
+    """One result for each metric, in the order of the sample's columns.
+
+    Raises:
+        NonFiniteError: a value that is none; names task, model and metric.
+    """
+    low, high = sample.interval()
+    results = []
+    for metric, *values in zip(metrics, sample.value, low, high, strict=True):
+        if not np.isfinite(values).all():
+            raise NonFiniteError(f"{task}, {model}, {metric}: {values} is not finite")
+        value, least, most = map(float, values)
+        results.append(Result(task, model, metric, value, least, most, n, seed))
+    return results
+
+
+def exact_rows(
+    task: str, model: str, values: Mapping[str, float], n: int, seed: int
+) -> list[Result]:
+    """Results that are known without sampling."""
+    return [Result(task, model, m, value, None, None, n, seed) for m, value in values.items()]
+
+
+def as_json(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """What results.json holds."""
+    return [asdict(result) for result in results]
+
+
+def print_table(results: Sequence[Result], console: Console | None = None) -> None:
+    """Prints a table of at most 100 columns: a section a task, a line a model."""
+    console = console or Console(width=TABLE_WIDTH, highlight=False)
+    cells = {(r.task, r.model, r.metric): r for r in results}
+    for task in dict.fromkeys(r.task for r in results):
+        users = next(r.n for r in results if r.task == task)
+        console.print()
+        console.print(Text(f"{task}, {users:,} users", style="bold"))
+        console.print(_section(task, cells))
+    console.print(Text("\n[low high]: 95 % interval; - NAME: difference to NAME on the same users"))
+
+
+def _section(task: str, cells: dict[tuple[str, str, str], Result]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("", no_wrap=True, min_width=18)
+    for heading in HEADINGS.values():
+        table.add_column(heading, justify="right", min_width=19)
+    for model in dict.fromkeys(model for name, model, _ in cells if name == task):
+        minuend, minus, subtrahend = model.partition(" - ")
+        label = f"- {subtrahend}" if minus else minuend
+        values = (_cell(cells.get((task, model, metric))) for metric in HEADINGS)
+        table.add_row(label, *(Text(value, no_wrap=True) for value in values))
+    return table
+
+
+def _cell(result: Result | None) -> str:
+    if result is None:
+        return "-"
+    value = f"{'+' if ' - ' in result.model and result.value > 0 else ''}{_short(result.value)}"
+    if result.low is None or result.high is None:
+        return value
+    return f"{value} [{_short(result.low)} {_short(result.high)}]"
+
+
+def _short(value: float) -> str:
+    """Three decimals, without the leading zero."""
+    return f"{value:.3f}".replace("0.", ".", 1)

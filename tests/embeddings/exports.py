@@ -1,0 +1,56 @@
+"""Small exports for tests, made with the writer."""
+
+import itertools
+
+import numpy as np
+
+from clue_jax.embeddings.schema import user_table
+from clue_jax.embeddings.writer import write_manifest, write_part
+
+
+def unit(array):
+    array = np.asarray(array, np.float32)
+    return array / np.linalg.norm(array, axis=-1, keepdims=True)
+
+
+def random_users(count, services=("art", "office"), width=8, seed=0, **columns):
+    """Arguments of `user_table` for random users, some of whom lack a service."""
+    rng = np.random.default_rng(seed)
+    counts_NS = rng.integers(0, 9, (count, len(services)))
+    counts_NS[counts_NS.sum(axis=1) == 0, 0] = 1
+    return {
+        "user_ids": np.array([f"user-{n}" for n in range(count)], object),
+        "splits": np.where(rng.random(count) < 0.3, "train", "test").astype(object),
+        "services": services,
+        "embedding_NE": unit(rng.normal(size=(count, width))),
+        "z_NSE": unit(rng.normal(size=(count, len(services), width))),
+        "counts_NS": counts_NS,
+        "first_N": rng.integers(0, 10**9, count),
+        "last_N": rng.integers(10**9, 2 * 10**9, count),
+        "event_N": None,
+        "model_version": "model-1",
+        **columns,
+    }
+
+
+def write_export(folder, users, parts=3, **manifest):
+    """Writes users to `folder` in that many parts; gives the manifest."""
+    cuts = np.linspace(0, len(users["user_ids"]), parts + 1).astype(int)
+    entries = []
+    for p, (first, last) in enumerate(itertools.pairwise(cuts)):
+        rows = {k: v[first:last] if isinstance(v, np.ndarray) else v for k, v in users.items()}
+        entries.append(write_part(folder, p, parts, user_table(**rows), "export-1"))
+    described = {
+        "what": "users",
+        "model_version": users["model_version"],
+        "train_seed": 0,
+        "config": {},
+        "dataset": {"path": "", "fingerprint": "f" * 64, "services": list(users["services"])},
+        "embedding_width": users["embedding_NE"].shape[1],
+        "normalised": True,
+        "cutoff": "",
+        "hold_out_last": 0,
+        "splits": sorted(set(users["splits"])),
+        **manifest,
+    }
+    return write_manifest(folder, described, entries)

@@ -1,0 +1,59 @@
+"""Tables of an export carry what went in, and null where a user lacks a service."""
+
+import datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from clue_jax.embeddings import schema
+from clue_jax.errors import DataError
+from tests.embeddings.exports import random_users, unit
+
+
+def test_user_table_round_trips():
+    users = random_users(20)
+    table = schema.user_table(**users)
+    assert table.schema == schema.user_schema(users["services"], 8)
+    for s, service in enumerate(users["services"]):
+        z_NE, present_N = schema.matrix(table, f"embedding_{service}")
+        assert np.array_equal(present_N, users["counts_NS"][:, s] > 0)
+        assert not present_N.all(), "some must lack a service for this test to mean anything"
+        assert np.array_equal(z_NE, users["z_NSE"][:, s] * present_N[:, None])
+        assert table.column(f"embedding_{service}").null_count == (~present_N).sum()
+        assert table.column(f"num_behaviours_{service}").to_pylist() == list(
+            users["counts_NS"][:, s]
+        )
+
+
+def test_times_are_utc_and_absent_without_dates():
+    users = random_users(3, first_N=np.array([0, 86_400, 2**31]))
+    table = schema.user_table(**users)
+    assert table.column("first_event_at")[1].as_py() == datetime.datetime(
+        1970, 1, 2, tzinfo=datetime.UTC
+    )
+    assert table.column("event_timestamp").null_count == 3
+
+
+def test_item_ids_keep_their_bits():
+    identities = np.array([1, 2**63, 2**64 - 1], np.uint64)
+    table = schema.item_table(
+        item_ids=identities,
+        source_ids=np.array(["a", "", "c"], object),
+        services=np.array(["art"] * 3, object),
+        embedding_JE=unit(np.ones((3, 4))),
+        model_version="m",
+    )
+    assert np.array_equal(table.column("item_id").to_numpy().view(np.uint64), identities)
+    assert table.schema == schema.item_schema(4)
+
+
+def test_an_empty_table_has_the_same_schema():
+    table = schema.user_table(**random_users(0))
+    assert len(table) == 0 and table.schema == schema.user_schema(("art", "office"), 8)
+    assert schema.matrix(table, "embedding")[0].shape == (0, 8)
+
+
+def test_a_column_that_is_no_vector_is_refused():
+    with pytest.raises(DataError, match="'x' is int64"):
+        schema.matrix(pa.table({"x": [1, 2]}), "x")
