@@ -1,0 +1,328 @@
+"""Flags -> one call per stage, and exceptions -> one line and an exit code.
+
+    python -m clue_jax STAGE --flag=value --config=configs/FILE.py[:variant] --config.a.b=value
+
+Stages are imported when they run, so that help and usage errors come at once, without jax.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import select
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from clue_jax import cli_config, cli_help
+from clue_jax.config import (
+    EvaluateConfig,
+    ExportConfig,
+    PrepareConfig,
+    PretrainConfig,
+    SynthesizeConfig,
+    from_json,
+    to_json,
+)
+from clue_jax.errors import ClueError, ConfigError, Preempted
+
+PROGRAM = "clue-jax"
+INTERRUPTED = 130  # as shells number SIGINT
+
+
+# ---------------------------------------------------------------------------- what each stage calls
+
+
+def _quickstart(out: str) -> None:
+    from clue_jax.quickstart import quickstart
+
+    quickstart(out)
+
+
+def _synthesize(config: SynthesizeConfig, out: str) -> None:
+    from clue_jax.data.synthetic import synthesize
+
+    synthesize(config, out)
+
+
+def _prepare(config: PrepareConfig, out: str) -> None:
+    from clue_jax.data.prepare import prepare
+
+    prepare(config, out)
+
+
+def _train(config: PretrainConfig, data: str, workdir: str) -> None:
+    from clue_jax.training.loop import train
+
+    train(config, data, workdir)
+
+
+def _export(config: ExportConfig, workdir: str, data: str, out: str) -> None:
+    from clue_jax.export import export
+
+    export(config, workdir, data, out)
+
+
+def _evaluate(config: EvaluateConfig, embeddings: str, out: str) -> None:
+    from clue_jax.evaluation.suite import evaluate
+
+    evaluate(config, embeddings, out)
+
+
+def _report(directory: str) -> None:
+    from clue_jax.console import say
+    from clue_jax.report.page import write_report
+
+    say(f"wrote {write_report(directory)}")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag of a stage; without a default it must be given."""
+
+    name: str
+    help: str
+    default: str = ""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command: what it takes and the one function it calls with it, by keyword."""
+
+    name: str
+    summary: str
+    call: Callable[..., None]
+    flags: tuple[Flag, ...] = ()
+    config: type[Any] | None = None
+    default_config: str = ""  # used when --config is absent; empty: --config must be given
+    positional: str = ""  # name of the one argument that is no flag
+    example: str = ""
+
+
+_DATA = Flag("data", "prepared dataset (the --out of prepare)")
+_WORKDIR = Flag("workdir", "run directory; a run that is already there is resumed")
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            "quickstart",
+            "every stage on synthetic logs, offline, in minutes; ends with report.html",
+            _quickstart,
+            (Flag("out", "folder for everything it makes", "runs/quickstart"),),
+            example="quickstart",
+        ),
+        Stage(
+            "synthesize",
+            "behaviour logs (Parquet) from a generative model of users and services",
+            _synthesize,
+            (Flag("out", "folder for the logs"),),
+            SynthesizeConfig,
+            example="synthesize --config=configs/synthesize.py --out=data/synthetic",
+        ),
+        Stage(
+            "prepare",
+            "logs (Parquet, CSV, JSONL) -> validated, tokenised, sharded dataset",
+            _prepare,
+            (Flag("out", "folder for the dataset"),),
+            PrepareConfig,
+            example="prepare --config=configs/data/synthetic.py --config.source=data/synthetic"
+            " --out=data/prepared",
+        ),
+        Stage(
+            "train",
+            "contrastive pretraining; the same command again resumes",
+            _train,
+            (_DATA, _WORKDIR),
+            PretrainConfig,
+            example="train --config=configs/pretrain.py:15M --data=data/prepared"
+            " --workdir=runs/first --config.train.steps=2000",
+        ),
+        Stage(
+            "export",
+            "newest good checkpoint + dataset -> embeddings (Parquet), resumable by part",
+            _export,
+            (
+                Flag("workdir", "run directory of train"),
+                _DATA,
+                Flag("out", "folder for the embeddings"),
+            ),
+            ExportConfig,
+            default_config="configs/export.py",
+            example="export --workdir=runs/first --data=data/prepared --out=runs/first/users",
+        ),
+        Stage(
+            "evaluate",
+            "embeddings and baselines on downstream tasks -> results.json",
+            _evaluate,
+            (
+                Flag("embeddings", "folder of exported user embeddings"),
+                Flag("out", "folder for the results"),
+            ),
+            EvaluateConfig,
+            example="evaluate --config=configs/evaluate/matching.py --embeddings=runs/first/users"
+            " --out=runs/first/evaluation",
+        ),
+        Stage(
+            "report",
+            "report.html for a run, an evaluation or a quickstart folder",
+            _report,
+            positional="directory",
+            example="report runs/first",
+        ),
+    )
+}
+
+
+# ------------------------------------------------------------------------------------- entry point
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the stage named first in `argv` (default: the command line); gives the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("--help", "-h", "-help", "help"):
+        code = 0 if arguments else ConfigError.exit_code
+        overview = cli_help.overview(PROGRAM, STAGES.values())
+        return _guarded(PROGRAM, lambda: print(overview, flush=True)) or code
+    name, *rest = arguments
+    if name not in STAGES:
+        _complain(PROGRAM, "error", _unknown_stage(name))
+        return ConfigError.exit_code
+    return _guarded(f"{PROGRAM} {name}", lambda: _run(STAGES[name], rest))
+
+
+def _run(stage: Stage, arguments: list[str]) -> None:
+    if any(argument in ("--help", "-h", "-help") for argument in arguments):
+        # A config that is named beside --help is shown with its own values.
+        config = load_config(stage, arguments) if stage.config else None
+        print(cli_help.stage_help(PROGRAM, stage, config), flush=True)
+        return
+    keywords = parse(stage, arguments)
+    started = time.monotonic()
+    stage.call(**keywords)
+    print(f"{PROGRAM} {stage.name}: done in {time.monotonic() - started:.1f} s", flush=True)
+
+
+def _guarded(command: str, run: Callable[[], None]) -> int:
+    """Runs, and turns any exception into its exit reason as the last line and its exit code."""
+    try:
+        run()
+        return 0
+    except Preempted as error:
+        _complain(command, "preempted", str(error))
+        return error.exit_code
+    except ClueError as error:
+        _complain(command, "error", str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _complain(command, "interrupted", "the same command again continues where it can")
+        return INTERRUPTED
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _output_is_closed():
+            return ClueError.exit_code
+        traceback.print_exc()
+        _complain(command, "error", f"unexpected {type(error).__name__}: {error}")
+        return ClueError.exit_code
+
+
+def _output_is_closed() -> bool:
+    """Whether who read our output has gone (`| head`), so that nothing is left to be told."""
+    try:
+        output = sys.stdout.fileno()
+    except (OSError, ValueError):  # not a file of the system's
+        return False
+    poll = select.poll()
+    poll.register(output, 0)  # errors are reported whatever one asks for
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        return False
+    # Else the interpreter writes once more when it ends, and complains.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return True
+
+
+def _complain(command: str, kind: str, message: str) -> None:
+    sys.stdout.flush()
+    label = f"{command}: {kind}:"
+    if sys.stderr.isatty() and "NO_COLOR" not in os.environ:
+        label = f"\x1b[1;31m{label}\x1b[0m"
+    print(f"{label} {message}", file=sys.stderr, flush=True)
+
+
+def _unknown_stage(name: str) -> str:
+    close = difflib.get_close_matches(name, STAGES, n=1)
+    hint = f" did you mean {close[0]!r}?" if close else ""
+    return f"no stage {name!r};{hint} stages: {', '.join(STAGES)} (see {PROGRAM} --help)"
+
+
+# ----------------------------------------------------------------------------------------- parsing
+
+
+def parse(stage: Stage, arguments: Sequence[str]) -> dict[str, Any]:
+    """The keyword arguments of the stage's function, from its flags.
+
+    Raises:
+        ConfigError: a flag or config key is missing, unknown or of the wrong type.
+    """
+    values = flags.FlagValues()
+    for flag in stage.flags:
+        flags.DEFINE_string(flag.name, flag.default, flag.help, flag_values=values)
+    try:
+        arguments = values.read_flags_from_files(list(arguments), force_gnu=True)
+        if stage.config:
+            arguments = _define_config(stage, stage.config, arguments, values)
+        _, *rest = values([PROGRAM, *arguments])
+    except flags.Error as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    keywords = {flag.name: getattr(values, flag.name) for flag in stage.flags}
+    for name, value in keywords.items():
+        if not value:
+            raise ConfigError(f"--{name} is missing; see {PROGRAM} {stage.name} --help")
+    if stage.config:
+        # Flags do not check what is inside a tuple; the way through JSON does.
+        keywords["config"] = from_json(stage.config, to_json(values.config))
+    return keywords | _positional(stage, rest)
+
+
+def _define_config(
+    stage: Stage, kind: type[Any], arguments: Sequence[str], values: flags.FlagValues
+) -> list[str]:
+    """Reads --config, defines a flag for each override of it; gives the arguments left to parse.
+
+    The file is read here and not by DEFINE_config_file: that uses `load_module`, which Python 3.15
+    no longer has, and reports errors of the file as its own.
+    """
+    path, others = cli_config.split_config(arguments, stage.default_config)
+    if not path:
+        raise ConfigError(f"--config is missing; see {PROGRAM} {stage.name} --help")
+    config = cli_config.read_config(path, kind)
+    overrides = cli_config.checked_overrides(config, others)
+    config_flags.DEFINE_config_dataclass(
+        "config", config, flag_values=values, sys_argv=[PROGRAM, *overrides]
+    )
+    return overrides
+
+
+def load_config(stage: Stage, arguments: Sequence[str]) -> Any:
+    """The stage's config, with overrides where `arguments` name a file, else its defaults."""
+    assert stage.config is not None
+    path, others = cli_config.split_config(arguments, stage.default_config)
+    if not path:
+        return stage.config()
+    overrides = [a for a in others if a.startswith(("--config.", "-config.", "--noconfig."))]
+    only_config = Stage(stage.name, "", stage.call, (), stage.config)
+    return parse(only_config, [f"--config={path}", *overrides])["config"]
+
+
+def _positional(stage: Stage, rest: Sequence[str]) -> dict[str, str]:
+    if stage.positional and len(rest) == 1:
+        return {stage.positional: rest[0]}
+    if stage.positional:
+        raise ConfigError(f"give one {stage.positional}: {PROGRAM} {stage.example}")
+    if rest:
+        raise ConfigError(f"{rest[0]!r} is no flag; flags are written --name=value")
+    return {}

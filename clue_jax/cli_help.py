@@ -1,0 +1,134 @@
+"""The text of `--help`, for all stages and for one, walked from flags and config dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import inspect
+import re
+import shlex
+import textwrap
+import typing
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+WIDTH = 100
+EXIT_CODES = (
+    "0 done, 1 unexpected, 2 usage or config, 3 bad input data, 4 checkpoint unusable, 5 storage,"
+    " 6 non-finite or diverged, 7 hang or lost peer, 8 locked by another process, 75 preempted and"
+    " saved (run the same command again), 130 interrupted"
+)
+
+
+def overview(program: str, stages: Iterable[Any]) -> str:
+    """Help for the whole command: its stages (see cli.Stage) and exit codes."""
+    lines = [
+        f"usage: {program} STAGE [--flag=value ...]",
+        "",
+        "Behaviour logs -> prepare -> train -> export -> embeddings on disk -> evaluate",
+        "",
+    ]
+    lines += [f"  {stage.name:<12}{stage.summary}" for stage in stages]
+    lines += ["", *_wrapped(f"exit codes: {EXIT_CODES}", "  ")]
+    lines += ["", f"{program} STAGE --help shows the flags and config keys of a stage."]
+    return "\n".join(lines)
+
+
+def stage_help(program: str, stage: Any, config: Any | None) -> str:
+    """Help for one stage: usage, flags, config keys with type and value, an example."""
+    usage = [program, stage.name]
+    if stage.config:
+        shown = "--config=FILE.py[:variant]"
+        usage.append(f"[{shown}]" if stage.default_config else shown)
+    usage += [f"[--{f.name}=...]" if f.default else f"--{f.name}=..." for f in stage.flags]
+    if stage.positional:
+        usage.append(stage.positional.upper())
+    lines = [*_wrapped("usage: " + " ".join(usage), " " * 7), "", stage.summary]
+    if stage.flags:
+        lines += ["", "flags"]
+    for flag in stage.flags:
+        default = f" (default {flag.default})" if flag.default else ""
+        lines.append(f"  --{flag.name:<14}{flag.help}{default}")
+    if config is not None:
+        default = f"; default {stage.default_config}" if stage.default_config else ""
+        lines += ["", f"config keys: --config.KEY=VALUE beside --config=FILE.py[:variant]{default}"]
+        lines += _key_lines(config)
+    return "\n".join([*lines, "", "example", *_command(f"{program} {stage.example}")])
+
+
+def config_keys(config: Any, prefix: str = "") -> Iterator[tuple[str, str, Any, str]]:
+    """Key, type, value and comment of every leaf of a config dataclass, in order."""
+    hints = typing.get_type_hints(type(config))
+    comments = _comments(type(config))
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from config_keys(value, f"{prefix}{field.name}.")
+        else:
+            kind = _type_name(hints[field.name])
+            yield f"{prefix}{field.name}", kind, value, comments.get(field.name, "")
+
+
+def _key_lines(config: Any) -> list[str]:
+    rows = [(key, kind, _shown(value), note) for key, kind, value, note in config_keys(config)]
+    widths = [min(max(len(row[i]) for row in rows), limit) for i, limit in enumerate((34, 24, 16))]
+    lines = []
+    for row in rows:
+        cells = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False))
+        column = 2 + sum(widths) + 2 * len(widths)  # where notes begin
+        lines += _wrapped(f"  {cells}  {row[3]}".rstrip(), " " * column)
+    return lines
+
+
+def _type_name(hint: Any) -> str:
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return "|".join(member.name.lower() for member in hint)
+    if typing.get_origin(hint) is tuple:
+        return f"{_type_name(typing.get_args(hint)[0])}, ..."
+    return getattr(hint, "__name__", str(hint))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, enum.Enum):
+        return value.name.lower()
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple) and any(dataclasses.is_dataclass(v) for v in value):
+        return f"({len(value)} in the file)"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "()"
+    return "''" if value == "" else str(value)
+
+
+def _comments(kind: type) -> dict[str, str]:
+    """The comment behind each field: `config.py` says there, once, what a key means."""
+    try:
+        source = inspect.getsource(kind)
+    except (OSError, TypeError):
+        return {}
+    pattern = re.compile(r"^    (\w+):[^#\n]*?  # (.+)$", re.MULTILINE)
+    return dict(pattern.findall(source))
+
+
+def _command(line: str) -> list[str]:
+    """A command in lines that a shell joins again."""
+    width = WIDTH - 4
+    lines, current = [], ""
+    for word in shlex.split(line):
+        if current and len(current) + 1 + len(word) > width:
+            lines.append(f"  {current} \\")
+            current = f"  {word}"
+        else:
+            current = f"{current} {word}" if current else word
+    return [*lines, f"  {current}"]
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        subsequent_indent=indent,
+        replace_whitespace=False,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

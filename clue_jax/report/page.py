@@ -1,0 +1,157 @@
+"""The page to look at: one self-contained HTML file from what a stage left on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from clue_jax import files
+from clue_jax.report import figures
+from clue_jax.report.curves import curve, training_section
+from clue_jax.report.fragments import card, cell, folded, literal, table, text
+from clue_jax.report.read import Command, Material, Run, read_material
+from clue_jax.report.style import CSS
+
+BASELINES = ("tfidf", "random_encoder", "chance")
+
+
+def write_report(directory: str) -> epath.Path:
+    """Writes `report.html` into a run, evaluation or quickstart directory; gives its path.
+
+    Raises:
+        DataError: the directory has nothing to report on, or a file is missing or damaged.
+        StorageError: the page could not be written.
+    """
+    material = read_material(directory)
+    page = epath.Path(directory) / "report.html"
+    files.write_text(page, render(material))
+    return page
+
+
+def render(material: Material) -> str:
+    """The whole page as HTML."""
+    run = material.run
+    body = [
+        f"<h1>{text(material.title)}</h1>",
+        '<p class="soft">General-purpose user embeddings: the same person, seen through two'
+        " services, is to be found again among all others.</p>",
+        _tiles(material),
+        _score_plots(material.results),
+        training_section(run) if run else "",
+        _results(material.results),
+        _dataset(material.dataset) if material.dataset else "",
+        _commands(material.commands),
+        _origin(run) if run else "",
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{text(material.title)}</title><style>{CSS}</style></head>\n"
+        f"<body><main>{''.join(body)}</main></body></html>\n"
+    )
+
+
+def metric_name(metric: str) -> str:
+    """A metric as people write it: recall_at_10 and recall@10 are R@10."""
+    plain = metric.lower().replace("_at_", "@").replace("recall@", "R@").replace("r@", "R@")
+    plain = plain.replace("_", " ")
+    return plain.upper() if plain in ("mrr", "auc") else plain
+
+
+def _tiles(material: Material) -> str:
+    tiles = [*_score_tiles(material.results), *(_run_tiles(material.run) if material.run else ())]
+    cards = (
+        f'<div class="card tile"><b>{text(value)}</b><span>{text(name)}</span></div>'
+        for value, name in tiles
+    )
+    return f'<div class="tiles">{"".join(cards)}</div>' if tiles else ""
+
+
+def _score_tiles(results: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
+    """R@10 of each model, as the mean over tasks where there are several."""
+    headline = [entry for entry in results if metric_name(entry["metric"]) == "R@10"]
+    for model in dict.fromkeys(entry["model"] for entry in headline):
+        scores = [entry["value"] for entry in headline if entry["model"] == model]
+        mean = ", mean" if len(scores) > 1 else ""
+        yield figures.interval_text(float(np.mean(scores)), None, None), f"R@10{mean}: {model}"
+
+
+def _run_tiles(run: Run) -> Iterable[tuple[str, str]]:
+    if run.training:
+        yield f"{run.training[-1]['step']:,}", "training steps"
+    best = curve(run.validation, "recall_at_10")
+    if best is not None:
+        yield f"{best.values.max():.3f}", "best validation R@10"
+    speed = curve(run.training, "users_per_second")
+    if speed is not None:
+        yield figures.label(float(np.median(speed.values))), "users/s, median"
+
+
+def _score_plots(results: list[dict[str, Any]]) -> str:
+    headline = [entry for entry in results if metric_name(entry["metric"]) == "R@10"]
+    tasks = dict.fromkeys(entry["task"] for entry in headline)
+    plots = [_score_plot(task, [e for e in headline if e["task"] == task]) for task in tasks]
+    return f'<h2>Evaluation</h2><div class="charts">{"".join(plots)}</div>' if plots else ""
+
+
+def _score_plot(task: str, entries: list[dict[str, Any]]) -> str:
+    intervals = [
+        figures.Interval(
+            label=entry["model"],
+            value=entry["value"],
+            low=entry.get("low"),
+            high=entry.get("high"),
+            baseline=entry["model"] in BASELINES,
+        )
+        for entry in entries
+    ]
+    users = {entry["n"] for entry in entries if isinstance(entry.get("n"), int)}
+    among = f", n = {users.pop():,}" if len(users) == 1 else ""
+    chart = figures.interval_plot(f"{task}, R@10", "R@10", intervals)
+    return card(task, chart, f"With 95 % intervals{among}.")
+
+
+def _results(results: list[dict[str, Any]]) -> str:
+    """All results, models of one task and metric under each other."""
+    if not results:
+        return ""
+    groups: dict[str, list[list[str]]] = {}
+    for entry in results:
+        score = figures.interval_text(entry["value"], entry.get("low"), entry.get("high"))
+        title = f"{entry['task']}, {metric_name(entry['metric'])}"
+        groups.setdefault(title, []).append([entry["model"], score, cell(entry.get("n"))])
+    columns = [("model", False), ("value [95 % interval]", True), ("n", True)]
+    return f"<h2>All results</h2>{table(columns, groups)}"
+
+
+def _dataset(manifest: dict[str, Any]) -> str:
+    services = [str(name) for name in manifest.get("services", [])]
+    rows: list[list[str]] = []
+    for split, entry in manifest.get("splits", {}).items():
+        behaviours = entry.get("behaviours", {})
+        rows.append([split, cell(entry.get("users")), *(cell(behaviours.get(s)) for s in services)])
+    columns = [("split", False), ("users", True), *((f"on {s}", True) for s in services)]
+    return f"<h2>Data</h2><p>Users and their behaviours.</p>{table(columns, {'': rows})}"
+
+
+def _commands(commands: list[Command]) -> str:
+    if not commands:
+        return ""
+    listing = "\n".join(
+        command.line + (f"  # {command.seconds:,.0f} s" if command.seconds is not None else "")
+        for command in commands
+    )
+    return f"<h2>Commands</h2><p>What made this, to make it again:</p>{literal(listing)}"
+
+
+def _origin(run: Run) -> str:
+    parts = [
+        folded(title, literal(json.dumps(value, indent=2, ensure_ascii=False)))
+        for title, value in (("Config of the run", run.config), ("Environment", run.environment))
+        if value
+    ]
+    return f"<h2>Origin</h2>{''.join(parts)}" if parts else ""

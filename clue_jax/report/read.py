@@ -1,0 +1,184 @@
+"""What a report is made from: files of a run, an evaluation or a quickstart, checked."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from dataclasses import dataclass, field
+from typing import Any
+
+from etils import epath
+
+from clue_jax import files
+from clue_jax.errors import DataError
+
+RESULT_KEYS = ("task", "model", "metric", "value")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory: its config, where it ran and the rows of its metrics."""
+
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    training: list[dict[str, Any]]  # rows by step
+    validation: list[dict[str, Any]]  # rows by step
+
+
+@dataclass(frozen=True)
+class Command:
+    """A stage as it was run."""
+
+    stage: str
+    line: str
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that a page may show; what the directory does not have is None or empty."""
+
+    title: str
+    run: Run | None = None
+    results: list[dict[str, Any]] = field(default_factory=list)
+    dataset: dict[str, Any] | None = None  # manifest.json of the prepared dataset
+    commands: list[Command] = field(default_factory=list)
+
+
+def read_material(directory: epath.PathLike) -> Material:
+    """Reads a run directory, an evaluation directory or a folder with `run/` and `evaluation/`.
+
+    Raises:
+        DataError: nothing to report on, or a file that is missing or damaged; names it.
+    """
+    folder = epath.Path(directory)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such directory; pass a run, evaluation or quickstart folder")
+    if (folder / "metrics.jsonl").exists():
+        run = read_run(folder)
+        return Material(f"Run {folder.name}", run=run, commands=_recorded("train", run.environment))
+    if (folder / "results.json").exists():
+        return Material(f"Evaluation {folder.name}", results=read_results(folder / "results.json"))
+    run_folder, evaluation = folder / "run", folder / "evaluation"
+    if run_folder.is_dir() or evaluation.is_dir():
+        manifest = folder / "data" / "manifest.json"
+        commands = folder / "commands.json"
+        return Material(
+            f"Quickstart {folder.name}" if folder.name != "quickstart" else "Quickstart",
+            run=read_run(run_folder) if run_folder.is_dir() else None,
+            results=read_results(evaluation / "results.json") if evaluation.is_dir() else [],
+            dataset=read_object(manifest) if manifest.exists() else None,
+            commands=read_commands(commands) if commands.exists() else [],
+        )
+    raise DataError(
+        f"{folder}: nothing to report on; expected metrics.jsonl (a run), results.json (an"
+        " evaluation), or the folders run/ or evaluation/ (a quickstart)"
+    )
+
+
+def read_run(folder: epath.Path) -> Run:
+    """Reads a run directory; environment.json may be absent, config.json and metrics may not."""
+    rows = read_metrics(folder / "metrics.jsonl")
+    environment = folder / "environment.json"
+    return Run(
+        config=read_object(folder / "config.json"),
+        environment=read_object(environment) if environment.exists() else {},
+        training=[row for row in rows if "split" not in row],
+        validation=[row for row in rows if row.get("split") == "validation"],
+    )
+
+
+def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl by step.
+
+    A last line without its line end is one that a live run is still writing: it is left out.
+
+    Raises:
+        DataError: the file is missing, or a line of it is not an object with a step.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}; was the run started?") from error
+    *lines, _ = content.split(b"\n")
+    rows = [_metrics_row(line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
+    return sorted(rows, key=lambda row: row["step"])
+
+
+def _metrics_row(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{where}: not a JSON object ({error}); the file is damaged") from error
+    step = row.get("step") if isinstance(row, dict) else None
+    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+        raise DataError(f"{where}: no object with a whole number as its 'step'")
+    return row
+
+
+def read_results(path: epath.Path) -> list[dict[str, Any]]:
+    """Entries of results.json.
+
+    Raises:
+        DataError: the file is missing or damaged, an entry lacks a key or a value is not finite.
+    """
+    entries = files.read_json(path)
+    if not isinstance(entries, list):
+        raise DataError(f"{path}: expected a list of results, found {type(entries).__name__}")
+    for position, entry in enumerate(entries):
+        where = f"{path}[{position}]"
+        if not isinstance(entry, dict):
+            raise DataError(f"{where}: expected an object, found {entry!r:.80}")
+        for key in RESULT_KEYS:
+            if key not in entry:
+                raise DataError(f"{where}: has no '{key}'")
+        for key in ("value", "low", "high"):
+            required = key == "value"
+            if number(entry.get(key)) is None and (required or entry.get(key) is not None):
+                raise DataError(f"{where}: '{key}' is {entry.get(key)!r}, not a finite number")
+    return entries
+
+
+def read_commands(path: epath.Path) -> list[Command]:
+    """The stages of a quickstart from commands.json.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    entries = files.read_json(path)
+    try:
+        return [
+            Command(entry["stage"], shlex.join(entry["argv"]), number(entry.get("seconds")))
+            for entry in entries
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: expected a list of objects with 'stage' and 'argv' ({error})"
+        ) from error
+
+
+def read_object(path: epath.Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        DataError: the file is missing, damaged or holds something else.
+    """
+    value = files.read_json(path)
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: expected an object, found {type(value).__name__}")
+    return value
+
+
+def number(value: Any) -> float | None:
+    """`value` as a float if it is a finite number, else None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _recorded(stage: str, environment: dict[str, Any]) -> list[Command]:
+    command = environment.get("command", environment.get("argv"))
+    if isinstance(command, list):
+        command = shlex.join(map(str, command))
+    return [Command(stage, command, None)] if isinstance(command, str) and command else []

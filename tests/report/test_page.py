@@ -1,0 +1,170 @@
+"""The report page: complete, self-contained, escaped, for each kind of directory."""
+
+import html.parser
+import json
+import re
+
+import pytest
+
+from clue_jax.errors import DataError
+from clue_jax.report.page import metric_name, write_report
+
+VOID = {"meta"}
+
+
+class Outline(html.parser.HTMLParser):
+    """Collects tags and text, and checks that every tag is closed."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.tags, self.words = [], [], []
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(self.words)
+
+
+def fill_run(folder, steps=40):
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for step in range(10, steps + 1, 10):
+        rows.append(
+            {
+                "step": step,
+                "loss": 50.0 / step,
+                "retrieval_at_1": step / 100,
+                "logit_scale": 14.0,
+                "learning_rate": 1e-3,
+                "users_per_second": 1_234.0,
+            }
+        )
+    rows[1]["loss"] = float("nan")  # a skipped step: a gap, not the end of the report
+    rows.append({"step": steps, "split": "validation", "recall_at_10": 0.625, "mrr": 0.3})
+    rows[-1] |= {"users": 211, "chance": 0.047}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {"train": {"batch_users": 32}, "sampling": {"item_steps": 20}}
+    (folder / "config.json").write_text(json.dumps(config))
+    command = ["python", "-m", "clue_jax", "train", "--workdir=a b"]
+    (folder / "environment.json").write_text(json.dumps({"jax": "0.10.2", "command": command}))
+
+
+def fill_evaluation(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    scores = {"encoder <v1>": (0.625, 0.55, 0.7), "tfidf": (0.25, 0.2, 0.3)}
+    scores["chance"] = (0.0474, None, None)
+    entries = [
+        {"task": task, "model": model, "metric": metric, "n": 211, "seed": 0}
+        | dict(zip(("value", "low", "high"), score, strict=True))
+        for task in ("search->shop", "shop->search")
+        for model, score in scores.items()
+        for metric in ("recall_at_10", "mrr")
+    ]
+    (folder / "results.json").write_text(json.dumps(entries))
+
+
+def page_of(folder):
+    path = write_report(str(folder))
+    assert path.name == "report.html" and path.parent.name == folder.name
+    return path.read_text()
+
+
+def test_a_run_is_shown_with_its_curves(tmp_path):
+    fill_run(tmp_path / "run")
+    page = page_of(tmp_path / "run")
+    outline = Outline(page)
+    charts = [attrs for tag, attrs in outline.tags if tag == "svg"]
+    assert len(charts) == 6 and all(attrs["role"] == "img" for attrs in charts)
+    names = [attrs["aria-label"].split(":")[0] for attrs in charts]
+    assert names[0] == "Loss" and "Validation R@10" in names and "Temperature" in names
+    assert "chance 0.047" in next(a["aria-label"] for a in charts if "R@10" in a["aria-label"])
+    assert "whole users" in outline.text and "among 211" in outline.text
+    assert not re.search(r"\bnan\b", re.sub(r"<pre.*?</pre>", "", page, flags=re.S).lower())
+    assert "--workdir=a b" in outline.text
+
+
+def test_an_evaluation_is_shown_with_its_intervals(tmp_path):
+    fill_evaluation(tmp_path / "evaluation")
+    outline = Outline(page_of(tmp_path / "evaluation"))
+    assert [tag for tag, _ in outline.tags].count("tr") == 1 + 4 + 12
+    assert "0.625 [0.550, 0.700]" in outline.text and "search → shop, R@10" in outline.text
+    assert "encoder <v1>" in outline.text  # shown as text, so it was escaped
+    assert "v1" not in {tag for tag, _ in outline.tags}
+
+
+def test_a_quickstart_is_shown_whole(tmp_path):
+    folder = tmp_path / "quickstart"
+    fill_run(folder / "run")
+    fill_evaluation(folder / "evaluation")
+    (folder / "data").mkdir()
+    split = {"users": 2_400, "behaviours": {"search": 41_000, "shop": 42_000}}
+    manifest = {"services": ["search", "shop"], "splits": {"train": split}}
+    (folder / "data" / "manifest.json").write_text(json.dumps(manifest))
+    commands = [{"stage": "train", "argv": ["python", "--out=a b"], "seconds": 61.0}]
+    (folder / "commands.json").write_text(json.dumps(commands))
+    outline = Outline(page_of(folder))
+    for expected in ("2,400", "41,000", "python '--out=a b'  # 61 s", "Evaluation", "Training"):
+        assert expected in outline.text
+
+
+def test_a_page_needs_nothing_from_elsewhere(tmp_path):
+    fill_run(tmp_path)
+    fill_evaluation(tmp_path / "evaluation")
+    for folder in (tmp_path, tmp_path / "evaluation"):
+        page = page_of(folder)
+        outline = Outline(page)
+        assert not {tag for tag, _ in outline.tags} & {"script", "link", "img", "iframe"}
+        assert not any(key in attrs for _, attrs in outline.tags for key in ("src", "href"))
+        assert not re.search(r"https?:|url\(|@import", page)
+        assert "prefers-color-scheme: dark" in page and "width=device-width" in page
+
+
+def test_every_colour_has_a_dark_value(tmp_path):
+    fill_run(tmp_path)
+    page = page_of(tmp_path)
+    light, dark = page.split("prefers-color-scheme: dark")[0], page.split("color-scheme: dark")[1]
+    used = set(re.findall(r"var\((--\w+)\)", page))
+    assert used and used <= set(re.findall(r"(--\w+):", light)) & set(re.findall(r"(--\w+):", dark))
+
+
+def test_a_run_that_has_just_begun_has_a_page(tmp_path):
+    fill_run(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1')
+    assert "No step has been logged yet" in page_of(tmp_path)
+
+
+def test_a_failed_report_leaves_the_old_page(tmp_path):
+    fill_run(tmp_path)
+    before = page_of(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("damaged\n")
+    with pytest.raises(DataError, match="metrics.jsonl:1"):
+        write_report(str(tmp_path))
+    assert (tmp_path / "report.html").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("metric", "name"),
+    [
+        ("recall_at_10", "R@10"),
+        ("R@10", "R@10"),
+        ("mrr", "MRR"),
+        ("recall_at_10_block", "R@10 block"),
+    ],
+)
+def test_metric_names(metric, name):
+    assert metric_name(metric) == name
