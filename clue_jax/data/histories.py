@@ -149,7 +149,7 @@ def _repeats(events: Events, order: np.ndarray, row: np.ndarray) -> int:
 
 
 def _check_services(events: Events, counts: np.ndarray, config: PrepareConfig) -> None:
-    for name, used in zip(events.services, counts.any(axis=0), strict=True):
+    for name, used in zip(events.services, counts.sum(axis=0), strict=True):
         if not used:
             raise DataError(
                 f"service {name!r}: nobody uses it among the users with at least"

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from clue_jax.config import EncoderConfig, SamplingConfig
 from clue_jax.data.records import Users
-from clue_jax.data.rows import Placement, place, ranges, slots
+from clue_jax.data.ragged import ranges
+from clue_jax.data.rows import Placement, place, slots
 from clue_jax.data.sampling import Views, token_draws
 from clue_jax.data.tokenizer import GENERIC_GUIDE
 from clue_jax.errors import ConfigError
+
+Array = Any  # NumPy on the host, jax.Array on devices
 
 
 class PackedViews(NamedTuple):
@@ -30,17 +33,17 @@ class PackedViews(NamedTuple):
     hold them, so that a chunk writes one contiguous stretch of the table.
     """
 
-    tokens_CRL: np.ndarray  # int32, padding 0
-    token_item_CRL: np.ndarray  # int32, item within the chunk; `chunk_items` where padding
-    item_span_C2: np.ndarray  # first item of the chunk within its group, and their number
-    history_CRT: np.ndarray  # int32, item within the group
-    history_view_CRT: np.ndarray  # int32, view within the chunk; `chunk_views` where padding
-    view_span_C2: np.ndarray  # first view of the chunk within its group, and their number
-    group_item_chunks_G2: np.ndarray  # first item chunk of each group, and one past the last
-    group_history_chunks_G2: np.ndarray
-    group_view_span_G2: np.ndarray  # first view of the group within the device, and their number
-    num_groups: np.ndarray  # scalar
-    view_slot_Vb: np.ndarray  # where the device's table holds a view; -1 where a user lacks it
+    tokens_CRL: Array  # int32, padding 0
+    token_item_CRL: Array  # int32, item within the chunk; `chunk_items` where padding
+    item_span_C2: Array  # first item of the chunk within its group, and their number
+    history_CRT: Array  # int32, item within the group
+    history_view_CRT: Array  # int32, view within the chunk; `chunk_views` where padding
+    view_span_C2: Array  # first view of the chunk within its group, and their number
+    group_item_chunks_G2: Array  # first item chunk of each group, and one past the last
+    group_history_chunks_G2: Array
+    group_view_span_G2: Array  # first view of the group within the device, and their number
+    num_groups: Array  # scalar
+    view_slot_Vb: Array  # where the device's table holds a view; -1 where a user lacks it
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -18,7 +19,7 @@ from clue_jax.data.ragged import offsets_of, ranges
 from clue_jax.errors import DataError
 
 # The arrays of a record, flat. Little-endian on every machine.
-ARRAYS = {
+ARRAYS: dict[str, np.dtype[Any]] = {
     "item_ids": np.dtype("<u8"),  # [I] identity of service and text, ascending
     "item_lengths": np.dtype("<i4"),  # [I] tokens of each item, guide included
     "tokens": np.dtype("<i4"),  # the items' tokens end to end
@@ -246,10 +247,10 @@ def _check_records(
     _refuse(lengths["behaviour_counts"] != services, f"it is not about {services} services")
     _refuse(_any(values["item_lengths"] < 1, items), "an item has no token")
     counts = values["behaviour_counts"].reshape(-1, services)
-    _refuse((counts < 0).any(axis=1), "a negative number of behaviours")
+    _refuse(np.min(counts, axis=1) < 0, "a negative number of behaviours")
     _refuse(counts.sum(axis=1) != behaviours, "behaviours per service do not add up")
     index = values["behaviour_items"]
-    outside = (index < 0) | (index >= np.repeat(items, behaviours))
+    outside = np.logical_or(index < 0, index >= np.repeat(items, behaviours))
     _refuse(_any(outside, behaviours), "a behaviour names an item the record does not have")
     token_sums = np.diff(offsets_of(values["item_lengths"])[item_offsets])
     _refuse(token_sums != lengths["tokens"], "token lengths do not add up")

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from clue_jax.data.ragged import ranges
+
 
 class Placement(NamedTuple):
     """Where each of n segments lies; arrays are in the order in which chunks hold the segments."""
@@ -114,9 +116,3 @@ def slots(placement: Placement, lengths: np.ndarray, row_slots: int, chunk_rows:
     """
     first = (placement.chunk * chunk_rows + placement.row) * row_slots + placement.offset
     return ranges(first, lengths[placement.order])
-
-
-def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Concatenates `arange(start, start + length)` over all segments."""
-    ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)

@@ -12,7 +12,7 @@ lists which of them are positives of each other.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -76,15 +76,14 @@ def view_pairs(num_services: int, config: SamplingConfig) -> tuple[ViewPair, ...
 
 def hash64(*keys: np.ndarray | int) -> np.ndarray:
     """Mixes integer keys (broadcast together) into uniform 64-bit words (splitmix64)."""
-    word = np.uint64(0)
+    word: Any = np.uint64(0)
     with np.errstate(over="ignore"):
         for key in keys:
             word = _mix(word + _GOLDEN + np.asarray(key).astype(np.uint64))
     return np.asarray(word)
 
 
-def _mix(word: np.ndarray | np.uint64) -> np.ndarray:
-    word = np.asarray(word, np.uint64)
+def _mix(word: np.ndarray) -> np.ndarray:
     word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return word ^ (word >> np.uint64(31))

@@ -51,9 +51,7 @@ def sharded_pair_loss(
         scale: scalar.
         axis: mesh axis over which users are sharded.
     """
-    x_BE, y_BE, valid_B = (
-        jax.lax.all_gather(a, axis, tiled=True) for a in (x_bE, y_bE, valid_b)
-    )
+    x_BE, y_BE, valid_B = (jax.lax.all_gather(a, axis, tiled=True) for a in (x_bE, y_bE, valid_b))
     first = jax.lax.axis_index(axis) * x_bE.shape[0]
     directions = (x_bE, y_BE), (y_bE, x_BE)
     losses, hits = zip(

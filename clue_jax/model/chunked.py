@@ -1,8 +1,8 @@
 """A loop whose trip count is data, differentiable, with memory for one chunk at a time.
 
 `lax.while_loop` has no reverse mode and `lax.scan` always runs to its full length. The custom
-derivative here saves only the inputs, computes each chunk in use once more on the way back, and adds
-up the gradients of what all chunks share. Calls nest: a chunk may itself be such a loop.
+derivative here saves only the inputs, computes each chunk in use once more on the way back, and
+adds up the gradients of what all chunks share. Calls nest: a chunk may itself be such a loop.
 """
 
 from __future__ import annotations
@@ -17,18 +17,15 @@ import jax.numpy as jnp
 Tree = Any
 
 
-
-
 def table_of_chunks(
     compute: Callable[[Tree, Tree, jax.Array], jax.Array],
     shared: Tree,
     fixed: Tree,
     spans_C2: jax.Array,
-    first: jax.Array,
-    last: jax.Array,
+    chunks_2: jax.Array,
     rows: int,
 ) -> jax.Array:
-    """Computes chunks `first` to `last - 1` and lays their rows into one table.
+    """Computes a range of chunks and lays their rows into one table.
 
     Args:
         compute: (shared, fixed, c) -> [W, D]; its first `count` rows are meaningful.
@@ -36,18 +33,18 @@ def table_of_chunks(
         fixed: integer arrays; no gradient.
         spans_C2: int32, where in the table the rows of each chunk start, and how many there are.
             Chunks in use lie end to end in increasing order.
-        first: scalar int32.
-        last: scalar int32, a value: nothing recompiles when it changes.
+        chunks_2: int32, the first chunk and one past the last: values, so nothing recompiles when
+            they change.
         rows: N, rows of the table at most.
 
     Returns:
         [N, D] table; rows that no chunk holds are zero.
     """
-    return _table(compute, rows, shared, fixed, spans_C2, first, last)
+    return _table(compute, rows, shared, fixed, spans_C2, chunks_2[0], chunks_2[1])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _table(compute, rows, shared, fixed, spans_C2, first, last):  # type: ignore[no-untyped-def]
+def _table(compute, rows, shared, fixed, spans_C2, first, last):
     shape = jax.eval_shape(compute, shared, fixed, first)
     width = shape.shape[0]
     # A chunk writes all its W rows; the next one overwrites those beyond its count.
@@ -61,12 +58,12 @@ def _table(compute, rows, shared, fixed, spans_C2, first, last):  # type: ignore
     return jax.lax.fori_loop(first, last, body, _varying(table, last))[:rows]
 
 
-def _forward(compute, rows, shared, fixed, spans_C2, first, last):  # type: ignore[no-untyped-def]
+def _forward(compute, rows, shared, fixed, spans_C2, first, last):
     table = _table(compute, rows, shared, fixed, spans_C2, first, last)
     return table, (shared, fixed, spans_C2, first, last)
 
 
-def _backward(compute, rows, saved, table_bar):  # type: ignore[no-untyped-def]
+def _backward(compute, rows, saved, table_bar):
     shared, fixed, spans_C2, first, last = saved
     width = jax.eval_shape(compute, shared, fixed, first).shape[0]
     padded = jnp.pad(table_bar, ((0, width),) + ((0, 0),) * (table_bar.ndim - 1))

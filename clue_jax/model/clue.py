@@ -74,16 +74,16 @@ def encode(
             params["item"],
             packed,
             packed.item_span_C2,
-            *packed.group_item_chunks_G2[g],
-            rows=config.max_items,
+            packed.group_item_chunks_G2[g],
+            config.max_items,
         )
         return table_of_chunks(
             chunk_of_views,
             (params["service"], items_UD),
             packed,
             packed.view_span_C2,
-            *packed.group_history_chunks_G2[g],
-            rows=min(num_views, config.max_behaviours),
+            packed.group_history_chunks_G2[g],
+            min(num_views, config.max_behaviours),
         )
 
     z_NE = table_of_chunks(
@@ -91,9 +91,8 @@ def encode(
         {"item": params["item"], "service": params["service"]},
         packed,
         packed.group_view_span_G2,
-        jnp.zeros((), jnp.int32),
-        packed.num_groups,
-        rows=num_views,
+        jnp.stack([jnp.zeros_like(packed.num_groups), packed.num_groups]),
+        num_views,
     )
     present_Vb = packed.view_slot_Vb >= 0
     return jnp.where(present_Vb[..., None], z_NE[packed.view_slot_Vb], 0.0), present_Vb

@@ -1,8 +1,8 @@
 """Norm, block-diagonal attention, MLP, and a stack of them run by one scan.
 
 Rows hold several segments end to end. Attention sees its own segment only, and rotary positions
-(Su et al., "RoFormer", arXiv 2104.09864) depend on differences alone, so a segment's output does not
-depend on where in a row it lies.
+(Su et al., "RoFormer", arXiv 2104.09864) depend on differences alone, so a segment's output does
+not depend on where in a row it lies.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ class Stack(nnx.Module):
         self.num_layers = stack.num_layers
         self.remat = config.remat
         if stack.num_layers:
-            make = nnx.vmap(lambda rngs: Block(config, stack, rngs), in_axes=0, out_axes=0)
-            self.blocks = make(rngs.fork(split=stack.num_layers))
+            make = nnx.vmap(lambda key: Block(config, stack, nnx.Rngs(params=key)))
+            self.blocks = make(jax.random.split(rngs.params(), stack.num_layers))
 
     def __call__(self, x_RLD: jax.Array, segment_RL: jax.Array) -> jax.Array:
         if not self.num_layers:

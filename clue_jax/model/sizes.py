@@ -1,8 +1,8 @@
 """Preset sizes, and closed-form counts of parameters and FLOPs.
 
-The paper names 4M, 15M, 65M, 110M and 160M parameters for its scaling study and 725M for the largest
-model, without layers and widths; those below are ours, within 5 % of the name at the vocabulary of
-50,258 that the authors' follow-up states (LMRec, arXiv 2212.03760).
+The paper names 4M, 15M, 65M, 110M and 160M parameters for its scaling study and 725M for the
+largest model, without layers and widths; those below are ours, within 5 % of the name at the
+vocabulary of 50,258 that the authors' follow-up states (LMRec, arXiv 2212.03760).
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def parameter_count(config: EncoderConfig, vocab_size: int) -> int:
 
 
 def forward_flops(config: EncoderConfig, counts: Mapping[str, int]) -> float:
-    """Multiply-add FLOPs (2 per pair) of encoding real tokens and behaviours; padding is not counted.
+    """FLOPs (2 per multiply-add) of encoding real tokens and behaviours; padding is not counted.
 
     Args:
         config: of the encoder.
-        counts: `tokens` and `behaviours` encoded, `token_pairs` and `behaviour_pairs` that attend to
-            each other (sums of squared lengths), and `views`.
+        counts: `tokens` and `behaviours` encoded, `token_pairs` and `behaviour_pairs` that attend
+            to each other (sums of squared lengths), and `views`.
     """
     total = 0.0
     for stack, units, pairs in (

@@ -1,8 +1,8 @@
 """Checkpoints of pytrees through Orbax: asynchronous, rotated, best kept, verified when read.
 
-`params` and `optimizer` are stored apart, so that export reads one without knowing the other. Beside
-them lies a fingerprint of every leaf's bits, which does not depend on how leaves are sharded; it is
-compared after a restore, because a flipped bit may otherwise come back silently.
+`params` and `optimizer` are stored apart, so that export reads one without knowing the other.
+Beside them lies a fingerprint of every leaf's bits, which does not depend on how leaves are
+sharded; it is compared after a restore, because a flipped bit may otherwise come back silently.
 """
 
 from __future__ import annotations

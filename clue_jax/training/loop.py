@@ -1,8 +1,8 @@
 """The training loop: resume, step, log one step late, evaluate, save.
 
-Order within a step, which resuming relies on: dispatch the step, read the metrics of the step before
-it, log, evaluate, save. A checkpoint of step k therefore holds exactly k updates, and every row up to
-k is on disk before it.
+Order within a step, which resuming relies on: dispatch the step, read the metrics of the step
+before it, log, evaluate, save. A checkpoint of step k therefore holds exactly k updates, and every
+row up to k is on disk before it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -117,9 +116,7 @@ class Run:
 
     def _restore_or_init(self, vocab_size: int) -> tuple[TrainState, int]:
         whole = replicated(self.mesh)
-        fresh = jax.jit(
-            lambda: init_state(self.config, vocab_size), out_shardings=whole
-        )
+        fresh = jax.jit(lambda: init_state(self.config, vocab_size), out_shardings=whole)
         abstract = jax.tree.map(
             lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=whole), jax.eval_shape(fresh)
         )
@@ -129,7 +126,9 @@ class Run:
             return fresh(), 0
         say(f"continuing from the checkpoint of step {restored.step}")
         step = jax.device_put(np.asarray(restored.step, np.int32), whole)
-        return TrainState(step, restored.parts["params"], restored.parts["optimizer"]), restored.step
+        return TrainState(
+            step, restored.parts["params"], restored.parts["optimizer"]
+        ), restored.step
 
     def _banner(self, vocab_size: int) -> None:
         batches, train = self.batches, self.config.train
@@ -165,8 +164,8 @@ class Run:
                     if signals.received and done < steps:
                         self.checkpoints.wait()
                         raise Preempted(
-                            f"{signals.received.name}: stopped at step {done} of {steps}, saved; run"
-                            " the same command to continue"
+                            f"{signals.received.name}: stopped at step {done} of {steps}, saved;"
+                            " run the same command to continue"
                         )
         self.checkpoints.wait()
 
@@ -210,9 +209,10 @@ class Run:
         left = (config.train.steps - done) * meter.seconds / meter.steps
         say_row(row, config.train.steps, left)
         if not np.isfinite(row["loss"]):
+            saved = self.checkpoints.steps()
             raise NonFiniteError(
                 f"step {done}: the loss is {row['loss']}; lower config.optim.learning_rate; the"
-                f" last good checkpoint is step {(self.checkpoints.steps() or ['none'])[-1]}"
+                f" last good checkpoint is step {saved[-1] if saved else 'none'}"
             )
         meter.restart()
 

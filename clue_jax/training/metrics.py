@@ -57,7 +57,9 @@ class MetricsWriter:
         """Appends one row; NaN becomes null, so that every line stays JSON."""
         if not self._writes:
             return
-        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        plain = {
+            k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()
+        }
         with storage_errors(self.path), self.path.open("a") as stream:
             stream.write(json.dumps(plain) + "\n")
         prefix = row.get("split", "train")

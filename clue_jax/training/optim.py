@@ -10,7 +10,7 @@ from clue_jax.model.clue import Params
 
 
 def make_schedule(config: PretrainConfig) -> optax.Schedule:
-    """Learning rate by step; single-item steps and the rest each have their own warm-up and decay."""
+    """Learning rate by step; single-item steps and the rest each warm up and decay."""
     item_steps = config.sampling.item_steps
     main = _warmup_cosine(config, config.optim.learning_rate, config.train.steps - item_steps)
     if not item_steps:

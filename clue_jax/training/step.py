@@ -44,7 +44,7 @@ def make_step(config: PretrainConfig, pairs: tuple[ViewPair, ...], mesh: Mesh) -
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         if config.loss.learn_temperature:
-            # Clipped after the update, so the gradient at the limit stays alive (CLIP, section 2.5).
+            # After the update, so the gradient stays alive at the limit (CLIP, section 2.5).
             limit = math.log(config.loss.max_logit_scale)
             params["log_scale"] = jnp.minimum(params["log_scale"], limit)
         else:
@@ -66,9 +66,7 @@ def _gradients(
     # Each device differentiates its own copy; the sum below is the only all-reduce of gradients.
     own = jax.tree.map(lambda a: jax.lax.pcast(a, (DATA,), to="varying"), params)
     present_Vb = packed.view_slot_Vb >= 0
-    totals = [
-        jax.lax.psum((present_Vb[p.first] & present_Vb[p.second]).sum(), DATA) for p in pairs
-    ]
+    totals = [jax.lax.psum((present_Vb[p.first] & present_Vb[p.second]).sum(), DATA) for p in pairs]
 
     def share(params: Any) -> tuple[jax.Array, jax.Array]:
         z_VbE, _ = clue.encode(params["encoder"], config.encoder, packed)
