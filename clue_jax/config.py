@@ -593,6 +593,46 @@ def validate_pretrain(config: PretrainConfig) -> None:
         )
 
 
+def epoch_seconds(time: str) -> int:
+    """Epoch seconds of an ISO date or time; one without a zone is UTC.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    moment = datetime.datetime.fromisoformat(time)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.UTC)
+    return int(moment.timestamp() // 1)
+
+
+def validate_export(config: ExportConfig) -> None:
+    """Refuses an export that cannot work, before anything is read.
+
+    Raises:
+        ConfigError: names the key, the value and what would be valid.
+    """
+    if config.cutoff:
+        try:
+            epoch_seconds(config.cutoff)
+        except ValueError as error:
+            raise ConfigError(
+                f"config.cutoff: {config.cutoff!r} is not a date or time such as 2024-06-01 or"
+                " 2024-06-01T12:00:00+00:00"
+            ) from error
+    require(config.hold_out_last >= 0, "hold_out_last", f"{config.hold_out_last} is negative")
+    require(
+        config.what is ExportWhat.USERS or not (config.cutoff or config.hold_out_last),
+        "what",
+        "items have no behaviours to leave out; cutoff and hold_out_last are for users",
+    )
+    require(len(config.splits) >= 1, "splits", "name one split or more")
+    require(len(set(config.splits)) == len(config.splits), "splits", "one is there twice")
+    require(config.step >= -2, "step", f"{config.step}: a step, -1 (newest) or -2 (best)")
+    for name in ("batch_users", "num_shards"):
+        value = getattr(config, name)
+        require(value >= 1, name, f"{value} must be at least 1")
+
+
 def validate_evaluate(config: EvaluateConfig) -> None:
     """Refuses an evaluation that cannot work, before anything is read.
 

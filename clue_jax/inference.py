@@ -43,9 +43,17 @@ class Embedder:
         self._encode = _encode_step(config, self.mesh)
 
     def __call__(
-        self, params: clue.Params, advance: Callable[[float], None] = lambda count: None
+        self,
+        params: clue.Params,
+        rows: np.ndarray | None = None,
+        advance: Callable[[float], None] = lambda count: None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Embeds all users.
+        """Embeds users.
+
+        Args:
+            params: of the encoder.
+            rows: indices of the N users to embed; None: all.
+            advance: told the number of users after each batch.
 
         Returns:
             z_NSE float32 unit vectors (zero where a user lacks the service), present_NS bool.
@@ -54,8 +62,9 @@ class Embedder:
             NonFiniteError: names the first user with a NaN or infinity.
         """
         vectors, presences = [], []
-        for first in range(0, len(self.users), self.batch_users):
-            indices = np.arange(first, min(first + self.batch_users, len(self.users)))
+        rows = np.arange(len(self.users)) if rows is None else rows
+        for first in range(0, len(rows), self.batch_users):
+            indices = rows[first : first + self.batch_users]
             z_SNE, present_SN = self._encode(params, self._pack(indices))
             vectors.append(np.asarray(z_SNE).swapaxes(0, 1)[: len(indices)])
             presences.append(np.asarray(present_SN).T[: len(indices)])
@@ -63,9 +72,10 @@ class Embedder:
         z_NSE, present_NS = np.concatenate(vectors), np.concatenate(presences)
         bad = np.flatnonzero(~np.isfinite(z_NSE).all(axis=(1, 2)))
         if len(bad):
+            row = rows[bad[0]]
             raise NonFiniteError(
-                f"user row {bad[0]}: its embedding is not finite ({len(bad)} such users); the"
-                " parameters are damaged or the precision overflows"
+                f"row {row} ({self.users.user_ids[row]}): its embedding is not finite ({len(bad)}"
+                " such rows); the parameters are damaged or the precision overflows"
             )
         return z_NSE, present_NS
 

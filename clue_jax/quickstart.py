@@ -69,7 +69,11 @@ def stages(out: str) -> list[Stage]:
         ),
         Stage(
             "prepare",
-            ("--config=configs/data/synthetic.py", f"--config.source={logs}", f"--out={data}"),
+            (
+                "--config=configs/data/synthetic.py:quickstart",
+                f"--config.source={logs}",
+                f"--out={data}",
+            ),
             "data/manifest.json",
         ),
         Stage(

@@ -1,7 +1,7 @@
 """Embeddings of every user of a prepared dataset, from the newest good checkpoint of a run.
 
     python -m clue_jax export --workdir=runs/first --data=data/prepared --out=runs/first/users
-    python -m clue_jax export --config=configs/export.py:items --workdir=runs/first \
+    python -m clue_jax export --config=configs/export.py:items --workdir=runs/first \\
         --data=data/prepared --out=runs/first/items
 
 Variants: the default (users) and `items` (a vector per distinct item). Leave out what a later label

@@ -16,6 +16,8 @@ users of `shop` (10 % of the users, those with 5 behaviours in each) by R@10:
 from clue_jax.config import SynthesizeConfig
 from clue_jax.errors import ConfigError
 
+VARIANTS = ("", "quickstart", "smoke")
+
 
 def get_config(variant: str = "") -> SynthesizeConfig:
     if variant == "":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from clue_jax import files
-from clue_jax.config import EvaluateConfig, to_json, validate_evaluate
+from clue_jax.config import EvaluateConfig, epoch_seconds, to_json, validate_evaluate
 from clue_jax.console import progress, say
 from clue_jax.data.records import Users, concatenate, visible
 from clue_jax.data.source import Dataset, open_dataset
@@ -205,12 +204,7 @@ def _users_of(export: Embeddings, dataset: Dataset, splits: tuple[str, ...]) -> 
 def cutoff_seconds(export: Embeddings) -> int | None:
     """The export's cutoff in epoch seconds; a time without zone is UTC."""
     cutoff = export.manifest["cutoff"]
-    if not cutoff:
-        return None
-    moment = datetime.datetime.fromisoformat(cutoff)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
-    return int(moment.timestamp())
+    return epoch_seconds(cutoff) if cutoff else None
 
 
 def _origin(embeddings: str, export: Embeddings, pairs: list[Pair]) -> dict[str, Any]:

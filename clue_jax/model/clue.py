@@ -8,13 +8,14 @@ Parameters are a nested dict of float32 arrays; nothing outside this folder sees
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from clue_jax.config import EncoderConfig
+from clue_jax.config import EncoderConfig, PretrainConfig
 from clue_jax.data.packing import PackedViews
 from clue_jax.model.chunked import table_of_chunks
 from clue_jax.model.item_encoder import ItemEncoder
@@ -36,6 +37,14 @@ def init(config: EncoderConfig, vocab_size: int, key: jax.Array) -> Params:
     model = Clue(config, vocab_size, nnx.Rngs(params=key))
     # A bag of items without projection has no parameters of its own.
     return {"service": {}, **nnx.to_pure_dict(nnx.state(model, nnx.Param))}
+
+
+def init_run(config: PretrainConfig, vocab_size: int) -> Params:
+    """Draws what a run trains, a pure function of its seed: `encoder` and `log_scale`."""
+    return {
+        "encoder": init(config.encoder, vocab_size, jax.random.key(config.seed)),
+        "log_scale": jnp.asarray(-math.log(config.loss.temperature), jnp.float32),
+    }
 
 
 def encode(

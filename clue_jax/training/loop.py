@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -150,9 +151,13 @@ class Run:
         steps, meter = self.config.train.steps, _Meter()
         dispatched: tuple[Batch, float, dict[str, jax.Array]] | None = None
         with contextlib.closing(self.batches.prefetch(self.first, steps)) as prefetched:
+            compiled = None
             for batch, waited in prefetched:
+                if compiled is None:
+                    compiled = self._compile(batch)
+                    meter.restart()
                 with jax.transfer_guard("disallow"):
-                    self.state, metrics = self.step(self.state, batch.packed)
+                    self.state, metrics = compiled(self.state, batch.packed)
                 if dispatched:
                     meter.add(*dispatched)
                 dispatched = batch, waited, metrics
@@ -168,6 +173,13 @@ class Run:
                             " run the same command to continue"
                         )
         self.checkpoints.wait()
+
+    def _compile(self, batch: Batch) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+        """Compiles ahead, so that no rate contains it and no batch can start it again."""
+        began = time.perf_counter()
+        compiled = self.step.lower(self.state, batch.packed).compile()
+        say(f"compiled the step in {time.perf_counter() - began:.1f} s")
+        return compiled
 
     def _is_due(self, done: int) -> bool:
         train = self.config.train

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import jax
@@ -26,8 +25,5 @@ class TrainState:
 
 def init_state(config: PretrainConfig, vocab_size: int) -> TrainState:
     """A fresh state, a pure function of the config's seed."""
-    params = {
-        "encoder": clue.init(config.encoder, vocab_size, jax.random.key(config.seed)),
-        "log_scale": jnp.asarray(-math.log(config.loss.temperature), jnp.float32),
-    }
+    params = clue.init_run(config, vocab_size)
     return TrainState(jnp.zeros((), jnp.int32), params, make_optimizer(config).init(params))

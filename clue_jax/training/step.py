@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,11 +21,12 @@ from clue_jax.training.optim import make_optimizer
 from clue_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
-Step = Callable[[TrainState, PackedViews], tuple[TrainState, Metrics]]
 
 
-def make_step(config: PretrainConfig, pairs: tuple[ViewPair, ...], mesh: Mesh) -> Step:
-    """Compiles (state, packed batch) -> (state, metrics) for a mesh; the state is donated.
+def make_step(
+    config: PretrainConfig, pairs: tuple[ViewPair, ...], mesh: Mesh
+) -> jax.stages.Wrapped:
+    """The jitted (state, packed batch) -> (state, metrics) for a mesh; the state is donated.
 
     The batch has a leading device dimension. Metrics are float32 scalars: `loss` (weighted mean of
     InfoNCE over the pairs of views), `retrieval_at_1`, `logit_scale`, `gradient_norm`.

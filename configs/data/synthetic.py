@@ -10,7 +10,13 @@ Variants are those of configs/synthesize.py. Expected, with no row rejected:
   smoke          200 users,     4,565 behaviours on    357 items
 """
 
-from clue_jax.config import PrepareConfig, SourceConfig, SynthesizeConfig, TokenizerConfig
+from clue_jax.config import (
+    PrepareConfig,
+    SourceConfig,
+    SplitConfig,
+    SynthesizeConfig,
+    TokenizerConfig,
+)
 from clue_jax.errors import ConfigError
 
 VARIANTS = ("", "quickstart", "smoke")
@@ -40,5 +46,7 @@ def get_config(variant: str = "") -> PrepareConfig:
             )
             for service in SynthesizeConfig().services
         ),
+        # A few hundred test users, so that the quickstart's figures are not left to luck.
+        split=SplitConfig(test=0.1 if variant == "" else 0.2),
         tokenizer=TokenizerConfig(vocab_size=VOCABULARY[variant]),
     )
