@@ -25,7 +25,7 @@ from clue_jax import files
 from clue_jax.console import say
 from clue_jax.errors import ClueError
 from clue_jax.report.page import BASELINES, metric_name
-from clue_jax.report.read import read_commands, read_results
+from clue_jax.report.read import headline, read_commands, read_results
 
 # R@10 of the trained encoder on test users, mean over directions, as seen over several seeds.
 EXPECTED_RECALL_AT_10 = (0.60, 0.95)
@@ -128,17 +128,17 @@ def quickstart(out: str) -> None:
 def summary(results: list[dict[str, Any]]) -> str:
     """The headline as lines of text: R@10 and MRR by model, mean over directions, best first."""
     scores: dict[str, dict[str, list[float]]] = {}
-    for entry in results:
+    for entry in headline(results):
         by_metric = scores.setdefault(entry["model"], {"R@10": [], "MRR": []})
         by_metric.setdefault(metric_name(entry["metric"]), []).append(entry["value"])
     means = {
         model: {name: float(np.mean(values)) for name, values in by_metric.items() if values}
         for model, by_metric in scores.items()
     }
-    tasks = len({entry["task"] for entry in results})
+    tasks = len({entry["task"] for entry in headline(results)})
     low, high = EXPECTED_RECALL_AT_10
     lines = [
-        f"Finding test users again through another service (mean of {tasks} directions)",
+        f"Finding test users again through another service (mean of {tasks} pairs of services)",
         f"{'model':<24}{'R@10':>8}{'MRR':>8}",
     ]
     for model, score in sorted(means.items(), key=lambda pair: -pair[1].get("R@10", 0.0)):

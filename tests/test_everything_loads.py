@@ -22,6 +22,7 @@ VALIDATORS = {
     configs.SynthesizeConfig: configs.validate_synthesize,
     configs.PrepareConfig: configs.validate_prepare,
     configs.PretrainConfig: configs.validate_pretrain,
+    configs.ExportConfig: configs.validate_export,
     configs.EvaluateConfig: configs.validate_evaluate,
 }
 

@@ -63,15 +63,22 @@ def as_json(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 def print_table(results: Sequence[Result], console: Console | None = None) -> None:
-    """Prints a table of at most 100 columns: a section a task, a line a model."""
+    """Prints a table of at most 100 columns: a section a task, a line a model.
+
+    With more than one pair of services, only the means of both directions are printed.
+    """
     console = console or Console(width=TABLE_WIDTH, highlight=False)
     cells = {(r.task, r.model, r.metric): r for r in results}
-    for task in dict.fromkeys(r.task for r in results):
+    tasks = list(dict.fromkeys(r.task for r in results))
+    means = [task for task in tasks if task.endswith("(mean)")]
+    for task in means if len(means) > 1 else tasks:
         users = next(r.n for r in results if r.task == task)
         console.print()
         console.print(Text(f"{task}, {users:,} users", style="bold"))
         console.print(_section(task, cells))
     console.print(Text("\n[low high]: 95 % interval; - NAME: difference to NAME on the same users"))
+    if len(means) > 1:
+        console.print(Text("Each direction, and blocks of candidates, are in results.json"))
 
 
 def _section(task: str, cells: dict[tuple[str, str, str], Result]) -> Table:

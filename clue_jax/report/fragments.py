@@ -11,7 +11,8 @@ from clue_jax.report.read import number
 
 def text(value: Any) -> str:
     """`value` as HTML text; arrows of service pairs as arrows."""
-    return html.escape(str(value).replace("->", " → ").replace("  ", " "))
+    arrows = str(value).replace("<->", " ↔ ").replace("->", " → ")
+    return html.escape(arrows.replace("  ", " "))
 
 
 def literal(value: str) -> str:

@@ -13,7 +13,7 @@ from clue_jax import files
 from clue_jax.report import figures
 from clue_jax.report.curves import curve, training_section
 from clue_jax.report.fragments import card, cell, folded, literal, table, text
-from clue_jax.report.read import Command, Material, Run, read_material
+from clue_jax.report.read import Command, Material, Run, headline, read_material
 from clue_jax.report.style import CSS
 
 BASELINES = ("tfidf", "random_encoder", "chance")
@@ -73,9 +73,9 @@ def _tiles(material: Material) -> str:
 
 def _score_tiles(results: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
     """R@10 of each model, as the mean over tasks where there are several."""
-    headline = [entry for entry in results if metric_name(entry["metric"]) == "R@10"]
-    for model in dict.fromkeys(entry["model"] for entry in headline):
-        scores = [entry["value"] for entry in headline if entry["model"] == model]
+    entries = [entry for entry in headline(results) if metric_name(entry["metric"]) == "R@10"]
+    for model in dict.fromkeys(entry["model"] for entry in entries):
+        scores = [entry["value"] for entry in entries if entry["model"] == model]
         mean = ", mean" if len(scores) > 1 else ""
         yield figures.interval_text(float(np.mean(scores)), None, None), f"R@10{mean}: {model}"
 
@@ -92,9 +92,9 @@ def _run_tiles(run: Run) -> Iterable[tuple[str, str]]:
 
 
 def _score_plots(results: list[dict[str, Any]]) -> str:
-    headline = [entry for entry in results if metric_name(entry["metric"]) == "R@10"]
-    tasks = dict.fromkeys(entry["task"] for entry in headline)
-    plots = [_score_plot(task, [e for e in headline if e["task"] == task]) for task in tasks]
+    entries = [entry for entry in headline(results) if metric_name(entry["metric"]) == "R@10"]
+    tasks = dict.fromkeys(entry["task"] for entry in entries)
+    plots = [_score_plot(task, [e for e in entries if e["task"] == task]) for task in tasks]
     return f'<h2>Evaluation</h2><div class="charts">{"".join(plots)}</div>' if plots else ""
 
 

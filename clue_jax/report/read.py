@@ -140,6 +140,13 @@ def read_results(path: epath.Path) -> list[dict[str, Any]]:
     return entries
 
 
+def headline(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The entries to see first: no differences, and of two directions their mean alone."""
+    scores = [entry for entry in results if " - " not in entry["model"]]
+    means = [entry for entry in scores if entry["task"].endswith("(mean)")]
+    return means or scores
+
+
 def read_commands(path: epath.Path) -> list[Command]:
     """The stages of a quickstart from commands.json.
 

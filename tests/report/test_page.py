@@ -107,6 +107,18 @@ def test_an_evaluation_is_shown_with_its_intervals(tmp_path):
     assert "v1" not in {tag for tag, _ in outline.tags}
 
 
+def test_the_mean_of_both_directions_is_seen_first(tmp_path):
+    entry = {"model": "clue", "metric": "recall_at_10", "value": 0.5}
+    tasks = {"a->b": 0.25, "b->a": 0.75, "a<->b (mean)": 0.5}
+    entries = [entry | {"task": task, "value": value} for task, value in tasks.items()]
+    entries.append(entries[-1] | {"model": "clue - tfidf", "value": 0.125})
+    (tmp_path / "results.json").write_text(json.dumps(entries))
+    outline = Outline(page_of(tmp_path))
+    (chart,) = [attrs["aria-label"] for tag, attrs in outline.tags if tag == "svg"]
+    assert "0.500" in chart and "0.125" not in chart
+    assert "a ↔ b (mean)" in outline.text and "0.125" in outline.text
+
+
 def test_a_quickstart_is_shown_whole(tmp_path):
     folder = tmp_path / "quickstart"
     fill_run(folder / "run")

@@ -38,8 +38,8 @@ folder.mkdir(exist_ok=True)
 scores = {{"encoder": 0.8, "tfidf": 0.2}}
 results = [
     {{"task": task, "model": model, "metric": metric, "value": score * scale}}
-    for task, scale in (("a->b", 1.0), ("b->a", 0.5))
-    for model, score in scores.items()
+    for task, scale in (("a<->b (mean)", 1.0), ("a<->c (mean)", 0.5), ("a->b", 0.0))
+    for model, score in {{**scores, "encoder - tfidf": 0.6}}.items()
     for metric in ("recall_at_10", "mrr")
 ]
 if stage == "evaluate":
@@ -82,12 +82,11 @@ def test_all_stages_in_order_then_a_summary(tmp_path, stage_player, capfd):
     assert [entry["stage"] for entry in recorded] == ALL[:-1]
     assert [entry["argv"][1:] for entry in recorded] == calls()[:-1]
     printed = capfd.readouterr().out
-    command = (
-        f"$ python -m clue_jax prepare --config=configs/data/synthetic.py --config.source={out}"
-    )
+    command = "$ python -m clue_jax prepare --config=configs/data/synthetic.py:quickstart"
     assert printed.index(command) < printed.index("output of prepare")
     assert "encoder                    0.600   0.600   expected R@10" in printed
     assert "tfidf                      0.150   0.150\n" in printed
+    assert "encoder - tfidf" not in printed and "mean of 2 pairs" in printed
     assert f"{out}/report.html" in printed
 
 

@@ -1,0 +1,83 @@
+"""Typed configuration: one dataclass per stage, validation, JSON.
+
+A config file in `configs/` returns one of these from `get_config(variant)`. It is resolved and
+validated once, saved as JSON beside what it made, and later stages read that JSON, never the file.
+Derived values are properties, so an override can never leave them stale.
+"""
+
+from clue_jax.config.checks import require
+from clue_jax.config.data import (
+    SERVICE_NAME,
+    Comparison,
+    PrepareConfig,
+    PseudonymConfig,
+    RowFilter,
+    SourceConfig,
+    SplitConfig,
+    SynthesizeConfig,
+    TokenizerConfig,
+    validate_prepare,
+    validate_synthesize,
+)
+from clue_jax.config.json import from_json, to_json
+from clue_jax.config.serving import (
+    BASELINES,
+    EvaluateConfig,
+    ExportConfig,
+    ExportWhat,
+    MatchingConfig,
+    epoch_seconds,
+    validate_evaluate,
+    validate_export,
+)
+from clue_jax.config.training import (
+    Activation,
+    CheckpointConfig,
+    EncoderConfig,
+    LossConfig,
+    MeshConfig,
+    OptimConfig,
+    Precision,
+    PretrainConfig,
+    SamplingConfig,
+    TrainConfig,
+    TransformerConfig,
+    validate_pretrain,
+)
+
+__all__ = [
+    "SynthesizeConfig",
+    "SERVICE_NAME",
+    "Comparison",
+    "RowFilter",
+    "SourceConfig",
+    "SplitConfig",
+    "TokenizerConfig",
+    "PseudonymConfig",
+    "PrepareConfig",
+    "validate_synthesize",
+    "validate_prepare",
+    "Activation",
+    "Precision",
+    "TransformerConfig",
+    "EncoderConfig",
+    "SamplingConfig",
+    "LossConfig",
+    "OptimConfig",
+    "TrainConfig",
+    "CheckpointConfig",
+    "MeshConfig",
+    "PretrainConfig",
+    "validate_pretrain",
+    "ExportWhat",
+    "ExportConfig",
+    "BASELINES",
+    "MatchingConfig",
+    "EvaluateConfig",
+    "epoch_seconds",
+    "validate_export",
+    "validate_evaluate",
+    "to_json",
+    "from_json",
+    "require",
+]

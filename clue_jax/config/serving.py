@@ -1,0 +1,118 @@
+"""What `export` and `evaluate` take."""
+
+# Annotations stay real types here (no `from __future__ import annotations`): config_flags reads
+# them from the fields to parse overrides.
+
+import datetime
+import enum
+from dataclasses import dataclass, field
+
+from clue_jax.config.checks import require
+from clue_jax.errors import ConfigError
+
+
+class ExportWhat(enum.Enum):
+    USERS = "users"
+    ITEMS = "items"
+
+
+@dataclass
+class ExportConfig:
+    what: ExportWhat = ExportWhat.USERS
+    cutoff: str = ""  # ISO time: behaviours at or after it are left out
+    hold_out_last: int = 0  # behaviours left out at the end of each service's history
+    splits: tuple[str, ...] = ("train", "validation", "test")
+    step: int = -1  # checkpoint; -1: newest, -2: best
+    batch_users: int = 512
+    num_shards: int = 8
+    overwrite: bool = False
+
+
+BASELINES = ("tfidf", "random_encoder", "chance")
+
+
+@dataclass
+class MatchingConfig:
+    """Cross-service user matching: find the same person among others through another service."""
+
+    services: tuple[str, ...] = ()  # every pair of these; empty: every pair of the export
+    splits: tuple[str, ...] = ("test",)
+    min_behaviours: int = 5  # in each of the two services
+    block: int = 1_000  # candidates in a block for the blocked recall
+    bootstrap: int = 1_000  # resamples over users
+    baselines: tuple[str, ...] = BASELINES
+
+
+@dataclass
+class EvaluateConfig:
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
+    data: str = ""  # prepared dataset; empty: the one named in the export's manifest
+    seed: int = 0
+    overwrite: bool = False
+
+
+def epoch_seconds(time: str) -> int:
+    """Epoch seconds of an ISO date or time; one without a zone is UTC.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    moment = datetime.datetime.fromisoformat(time)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.UTC)
+    return int(moment.timestamp() // 1)
+
+
+def validate_export(config: ExportConfig) -> None:
+    """Refuses an export that cannot work, before anything is read.
+
+    Raises:
+        ConfigError: names the key, the value and what would be valid.
+    """
+    if config.cutoff:
+        try:
+            epoch_seconds(config.cutoff)
+        except ValueError as error:
+            raise ConfigError(
+                f"config.cutoff: {config.cutoff!r} is not a date or time such as 2024-06-01 or"
+                " 2024-06-01T12:00:00+00:00"
+            ) from error
+    require(config.hold_out_last >= 0, "hold_out_last", f"{config.hold_out_last} is negative")
+    require(
+        config.what is ExportWhat.USERS or not (config.cutoff or config.hold_out_last),
+        "what",
+        "items have no behaviours to leave out; cutoff and hold_out_last are for users",
+    )
+    require(len(config.splits) >= 1, "splits", "name one split or more")
+    require(len(set(config.splits)) == len(config.splits), "splits", "one is there twice")
+    require(config.step >= -2, "step", f"{config.step}: a step, -1 (newest) or -2 (best)")
+    for name in ("batch_users", "num_shards"):
+        value = getattr(config, name)
+        require(value >= 1, name, f"{value} must be at least 1")
+
+
+def validate_evaluate(config: EvaluateConfig) -> None:
+    """Refuses an evaluation that cannot work, before anything is read.
+
+    Raises:
+        ConfigError: names the key, the value and what would be valid.
+    """
+    matching = config.matching
+    services = matching.services
+    require(
+        not services or (len(services) >= 2 and len(set(services)) == len(services)),
+        "matching.services",
+        f"{', '.join(services)}: name two different services or more, or none for all",
+    )
+    require(len(matching.splits) >= 1, "matching.splits", "name one split or more")
+    require(len(set(matching.splits)) == len(matching.splits), "matching.splits", "one is twice")
+    for name, least in (("min_behaviours", 1), ("block", 2), ("bootstrap", 1)):
+        value = getattr(matching, name)
+        require(value >= least, f"matching.{name}", f"{value} must be at least {least}")
+    for name in matching.baselines:
+        require(
+            name in BASELINES,
+            "matching.baselines",
+            f"no baseline {name!r}; there are {', '.join(BASELINES)}",
+        )
+    require(config.seed >= 0, "seed", f"{config.seed} must not be negative")

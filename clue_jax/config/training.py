@@ -1,0 +1,209 @@
+"""What `train` takes."""
+
+# Annotations stay real types here (no `from __future__ import annotations`): config_flags reads
+# them from the fields to parse overrides.
+
+import enum
+from dataclasses import dataclass, field
+
+from clue_jax.config.checks import require
+
+
+class Activation(enum.Enum):
+    GELU = "gelu"
+    SWIGLU = "swiglu"
+
+
+class Precision(enum.Enum):
+    """Type of activations and matmul operands; parameters, softmax and loss stay float32."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+@dataclass
+class TransformerConfig:
+    """One of the two levels. Zero layers leave a bag: mean pooling alone."""
+
+    num_layers: int = 4
+    num_heads: int = 4  # H
+    mlp_width: int = 512  # F
+
+
+@dataclass
+class EncoderConfig:
+    """Item Transformer -> mean pool -> Service Transformer -> mean pool -> projection."""
+
+    width: int = 128  # D
+    embedding_width: int = 128  # E
+    item: TransformerConfig = field(default_factory=TransformerConfig)
+    service: TransformerConfig = field(default_factory=TransformerConfig)
+    activation: Activation = Activation.GELU
+    precision: Precision = Precision.FLOAT32
+    max_item_tokens: int = 32  # longer items are truncated
+    max_history: int = 64  # T: behaviours in one view
+    project: bool = True  # a linear map to E; off needs embedding_width == width
+    normalize_items: bool = False  # unit item vectors before the Service Transformer
+    remat: bool = False  # recompute each block's activations inside a chunk too
+    # The static buffers: a group of users shares one table of distinct items, chunks are computed
+    # one at a time, only as many as there are (see data/packing.py).
+    max_items: int = 4_096  # U: distinct items in a group of users
+    row_tokens: int = 128  # L
+    item_rows: int = 64  # R: packed rows of tokens in one computed chunk
+    row_behaviours: int = 128  # behaviours in a packed row of histories
+    history_rows: int = 64  # packed rows of histories in one computed chunk
+
+    @property
+    def chunk_items(self) -> int:
+        """Items of one chunk at most: a quarter of its slots, and always those of one row."""
+        return self.row_tokens * max(1, self.item_rows // 4)
+
+    @property
+    def chunk_views(self) -> int:
+        """Views of one chunk at most."""
+        return self.row_behaviours * max(1, self.history_rows // 4)
+
+    @property
+    def max_behaviours(self) -> int:
+        """Behaviours in the views of one group at most."""
+        return 4 * self.max_items
+
+
+@dataclass
+class SamplingConfig:
+    """How two views of a user are drawn; every draw is keyed by (seed, step, identity)."""
+
+    behaviours_kept: float = 1.0  # chance that a behaviour stays in a view
+    token_dropout: float = 0.0  # chance that a token of an item (guide excepted) is left out
+    generic_guide: float = 0.1  # chance that an item's guide token becomes the generic one
+    within_service_weight: float = 0.0  # weight of pairs of two disjoint parts of one history
+    item_steps: int = 0  # first steps, in which a view is one single item of the user
+    min_behaviours: int = 1  # per service, for a user to take part with it
+
+
+@dataclass
+class LossConfig:
+    temperature: float = 0.07  # initial value, or the value when fixed
+    learn_temperature: bool = True
+    max_logit_scale: float = 100.0  # the learned scale (1 / temperature) is clipped to it
+
+
+@dataclass
+class OptimConfig:
+    """AdamW with linear warm-up and cosine decay."""
+
+    learning_rate: float = 1e-3  # peak
+    item_learning_rate: float = 0.0  # peak during `sampling.item_steps`; 0: the same
+    warmup_fraction: float = 0.05  # of the steps
+    final_fraction: float = 0.1  # of the peak, at the last step
+    b1: float = 0.9
+    b2: float = 0.98
+    eps: float = 1e-6
+    weight_decay: float = 0.01  # on matrices only
+    clip_norm: float = 1.0  # global gradient norm
+
+
+@dataclass
+class TrainConfig:
+    steps: int = 1_000
+    batch_users: int = 256  # B: users in the global batch
+    log_every: int = 10
+    eval_every: int = 100  # 0: never
+    eval_users: int = 2_000  # held-out users at most
+    eval_min_behaviours: int = 1  # in each service of the pair
+
+
+@dataclass
+class CheckpointConfig:
+    every_steps: int = 200
+    keep: int = 2  # newest
+    keep_best: int = 1  # by `metric` on validation users
+    metric: str = "recall_at_10"
+
+
+@dataclass
+class MeshConfig:
+    """Devices along each mesh axis; -1 once: what is left."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclass
+class PretrainConfig:
+    """Contrastive pretraining of the encoder."""
+
+    seed: int = 0
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+
+def validate_pretrain(config: PretrainConfig) -> None:
+    """Refuses a training config that cannot work, before anything is read or compiled.
+
+    Raises:
+        ConfigError: names the key, the value and what would be valid.
+    """
+    encoder, sampling, train, mesh = config.encoder, config.sampling, config.train, config.mesh
+    for level in ("item", "service"):
+        stack: TransformerConfig = getattr(encoder, level)
+        require(stack.num_layers >= 0, f"encoder.{level}.num_layers", "must not be negative")
+        require(
+            stack.num_layers == 0 or encoder.width % max(stack.num_heads, 1) == 0,
+            f"encoder.{level}.num_heads",
+            f"{stack.num_heads} heads do not divide the width {encoder.width}",
+        )
+    require(
+        encoder.project or encoder.embedding_width == encoder.width,
+        "encoder.embedding_width",
+        f"must equal encoder.width ({encoder.width}) when encoder.project is off",
+    )
+    require(
+        encoder.max_item_tokens <= encoder.row_tokens,
+        "encoder.max_item_tokens",
+        f"{encoder.max_item_tokens} does not fit a row of encoder.row_tokens={encoder.row_tokens}",
+    )
+    require(
+        encoder.max_history <= encoder.row_behaviours,
+        "encoder.max_history",
+        f"{encoder.max_history} does not fit a row of"
+        f" encoder.row_behaviours={encoder.row_behaviours}",
+    )
+    for name in ("behaviours_kept", "token_dropout", "generic_guide"):
+        value = getattr(sampling, name)
+        require(0.0 <= value <= 1.0, f"sampling.{name}", f"{value} is not a probability")
+    require(sampling.behaviours_kept > 0, "sampling.behaviours_kept", "must be above 0")
+    require(sampling.within_service_weight >= 0, "sampling.within_service_weight", "is negative")
+    require(sampling.min_behaviours >= 1, "sampling.min_behaviours", "must be at least 1")
+    require(train.steps >= 1, "train.steps", f"{train.steps} is not a number of steps")
+    require(
+        0 <= sampling.item_steps <= train.steps,
+        "sampling.item_steps",
+        f"{sampling.item_steps} is not within train.steps={train.steps}",
+    )
+    require(
+        train.batch_users >= 2,
+        "train.batch_users",
+        f"{train.batch_users}: a contrastive batch needs at least 2 users",
+    )
+    require(config.loss.temperature > 0, "loss.temperature", "must be above 0")
+    require(
+        1.0 / config.loss.temperature <= config.loss.max_logit_scale,
+        "loss.max_logit_scale",
+        f"is below the initial scale {1.0 / config.loss.temperature:.1f}",
+    )
+    require(config.optim.learning_rate > 0, "optim.learning_rate", "must be above 0")
+    require(config.checkpoint.every_steps >= 1, "checkpoint.every_steps", "must be at least 1")
+    require(config.checkpoint.keep >= 1, "checkpoint.keep", "must be at least 1")
+    for axis in ("fsdp", "tensor"):
+        require(
+            getattr(mesh, axis) == 1,
+            f"mesh.{axis}",
+            "only 1 is supported: parameters are replicated and users sharded over mesh.data",
+        )
