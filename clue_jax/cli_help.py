@@ -101,7 +101,7 @@ def _shown(value: Any) -> str:
 
 
 def _comments(kind: type) -> dict[str, str]:
-    """The comment behind each field: `config.py` says there, once, what a key means."""
+    """The comment behind each field: the config says there, once, what a key means."""
     try:
         source = inspect.getsource(kind)
     except (OSError, TypeError):
