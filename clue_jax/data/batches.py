@@ -97,7 +97,9 @@ class TrainBatches:
         arrays = (jax.make_array_from_process_local_data(sharding, a) for a in packed)
         return Batch(step, PackedViews(*arrays), stats)
 
-    def prefetch(self, first: int, last: int, ahead: int = 2) -> Generator[tuple[Batch, float], None, None]:
+    def prefetch(
+        self, first: int, last: int, ahead: int = 2
+    ) -> Generator[tuple[Batch, float], None, None]:
         """Yields the batches of steps [first, last), and the seconds the caller waited for each.
 
         A thread packs and transfers `ahead` batches in advance; its errors are raised here.

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clue_jax.config import EncoderConfig, SamplingConfig
-from clue_jax.data.records import Users
 from clue_jax.data.ragged import ranges
+from clue_jax.data.records import Users
 from clue_jax.data.rows import Placement, place, slots
 from clue_jax.data.sampling import Views, token_draws
 from clue_jax.data.tokenizer import GENERIC_GUIDE
@@ -82,7 +82,10 @@ def capacity_for(
     lengths = np.minimum(np.diff(users.token_offsets), config.max_item_tokens)
     longest = int(lengths.max(initial=1))
     widest = min(config.max_history, int(counts.max(initial=1)))
-    if distinct.max(initial=0) > config.max_items or behaviours.max(initial=0) > config.max_behaviours:
+    if (
+        distinct.max(initial=0) > config.max_items
+        or behaviours.max(initial=0) > config.max_behaviours
+    ):
         raise ConfigError(
             f"config.encoder.max_items: {config.max_items} is less than the"
             f" {distinct.max(initial=0)} distinct items one user may bring; raise it, or lower"
@@ -100,9 +103,7 @@ def capacity_for(
         users=batch,
         views=views,
         groups=groups,
-        item_chunks=item_rows // config.item_rows
-        + 2 * items // config.chunk_items
-        + 2 * groups,
+        item_chunks=item_rows // config.item_rows + 2 * items // config.chunk_items + 2 * groups,
         history_chunks=history_rows // config.history_rows
         + 2 * min(histories, batch * views) // config.chunk_views
         + 2 * groups,

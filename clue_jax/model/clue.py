@@ -63,6 +63,7 @@ def encode(
     """
     item_graph, service_graph = _graphs(config, params["item"]["embedding"].shape[0])
     num_views = packed.view_slot_Vb.size
+    packed = jax.tree.map(jnp.asarray, packed)  # a traced index cannot index NumPy
 
     def chunk_of_items(params: Params, packed: PackedViews, c: jax.Array) -> jax.Array:
         encoder = nnx.merge(item_graph, params)

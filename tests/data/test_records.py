@@ -124,7 +124,7 @@ def test_equal_records_are_equal_bytes():
         ("item_lengths", lambda a: a[:-1], "item_ids and item_lengths"),
         ("behaviour_times", lambda a: np.append(a, 1), "behaviour items and times"),
         ("behaviour_counts", lambda a: np.append(a, 0), "not about 2 services"),
-        ("behaviour_counts", lambda a: a + [1, -2], "negative number|do not add up"),
+        ("behaviour_counts", lambda a: a + np.array([1, -2]), "negative number|do not add up"),
         ("behaviour_items", lambda a: a + 99, "an item the record does not have"),
         ("behaviour_items", lambda a: a - 99, "an item the record does not have"),
         ("tokens", lambda a: a[:-1], "token lengths do not add up"),

@@ -103,8 +103,9 @@ def test_a_shard_that_is_missing_or_cut_is_found_at_once(copy):
 
 def test_every_flipped_bit_is_found(copy):
     rng, whole = random.Random(0), read_all(copy)
-    shards = sorted((copy / "users").glob("*array_record*")) + [
-        next((copy / "items").glob("*array_record*"))
+    shards = [
+        *sorted((copy / "users").glob("*array_record*")),
+        next((copy / "items").glob("*array_record*")),
     ]
     refused = 0
     for _ in range(30):
