@@ -18,7 +18,7 @@ import numpy as np
 from clue_jax.config import EncoderConfig, SamplingConfig
 from clue_jax.data.ragged import ranges
 from clue_jax.data.records import Users
-from clue_jax.data.rows import Placement, place, slots
+from clue_jax.data.rows import Placement, most_rows, place, slots
 from clue_jax.data.sampling import Views, token_draws
 from clue_jax.data.tokenizer import GENERIC_GUIDE
 from clue_jax.errors import ConfigError
@@ -97,8 +97,8 @@ def capacity_for(
     # Two neighbouring groups together exceed a limit, or they would have been one.
     crowds = items // config.max_items + histories // config.max_behaviours
     groups = min(batch, 1 + 2 * crowds)
-    item_rows = tokens // (config.row_tokens - longest + 1) + groups
-    history_rows = histories // (config.row_behaviours - widest + 1) + groups
+    item_rows = most_rows(tokens, longest, config.row_tokens, groups)
+    history_rows = most_rows(histories, widest, config.row_behaviours, groups)
     return Capacity(
         users=batch,
         views=views,

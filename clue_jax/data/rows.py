@@ -61,6 +61,15 @@ def pack_rows(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarra
     return rows, offsets
 
 
+def most_rows(total: int, longest: int, capacity: int, packs: int = 1) -> int:
+    """Rows that `pack_rows` makes at most, in `packs` calls over `total` slots together.
+
+    No segment of a later row would have fitted into an earlier one. So an earlier row lacks less
+    than `longest` slots, and any two rows of a call together hold more than one row can.
+    """
+    return min(total // (capacity - longest + 1), 2 * total // capacity) + packs
+
+
 def _fullest_pattern(left: np.ndarray, capacity: int) -> list[tuple[int, int]]:
     pattern, room = [], capacity
     for length in np.flatnonzero(left)[::-1].tolist():
