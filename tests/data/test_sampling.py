@@ -1,0 +1,242 @@
+"""Batches and views are pure functions of (seed, step, identity)."""
+
+import dataclasses
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from clue_jax.config import SamplingConfig
+from clue_jax.data.sampling import (
+    batch_users,
+    eligible_users,
+    full_views,
+    hash64,
+    num_views,
+    permute,
+    token_draws,
+    training_views,
+    uniform,
+    view_pairs,
+)
+from clue_jax.errors import ConfigError
+from tests.samples import sample_users
+
+USERS = sample_users(60, seed=1)
+WITHIN = SamplingConfig(within_service_weight=0.5)
+LONGEST = 7  # of the sample's histories
+
+
+def drawn(config, users=USERS, identities=None, *, length=LONGEST, seed=5, step=3):
+    """Views as lists of item identities, by user and view."""
+    identities = np.arange(len(users)) if identities is None else identities
+    return as_lists(users, training_views(users, identities, config, length, seed, step))
+
+
+def as_lists(users, views):
+    cut = np.split(users.item_ids[views.items], views.offsets[1:-1])
+    return [
+        [part.tolist() for part in cut[n * views.num_views : (n + 1) * views.num_views]]
+        for n in range(len(users))
+    ]
+
+
+def history(users, n, s):
+    row = n * len(users.services) + s
+    entries = slice(*users.behaviour_offsets[[row, row + 1]])
+    return users.item_ids[users.item_offsets[n] + users.behaviour_items[entries]].tolist()
+
+
+# -------------------------------------------------------------------------------------- hashing
+
+
+def test_hashes_depend_on_every_key_and_on_their_order():
+    words = {int(hash64(*keys)) for keys in [(1, 2), (2, 1), (1, 3), (1,), (1, 2, 0)]}
+    assert len(words) == 5
+    assert hash64(1, np.arange(3)).tolist() == [int(hash64(1, n)) for n in range(3)]
+
+
+def test_uniform_draws_are_uniform():
+    draws = uniform(7, np.arange(100_000))
+    assert draws.min() >= 0 and draws.max() < 1
+    counts = np.histogram(draws, bins=50, range=(0, 1))[0]
+    assert abs(counts - 2_000).max() < 6 * np.sqrt(2_000)
+    assert abs(np.corrcoef(draws[:-1], draws[1:])[0, 1]) < 0.02
+
+
+@given(st.integers(1, 3_000), st.integers(0, 2**62))
+@settings(deadline=None, max_examples=50)
+def test_permute_is_a_bijection(size, key):
+    assert sorted(permute(np.arange(size), size, key).tolist()) == list(range(size))
+
+
+def test_permutations_of_other_keys_differ():
+    first, second = (permute(np.arange(1_000), 1_000, key) for key in (1, 2))
+    assert (first == second).mean() < 0.02 and (first == np.arange(1_000)).mean() < 0.02
+
+
+# -------------------------------------------------------------------------------------- batches
+
+
+def test_an_epoch_visits_everyone_at_most_once_and_epochs_differ():
+    eligible = np.arange(100, 203)
+    epochs = [
+        np.concatenate([batch_users(eligible, 10, 0, epoch * 10 + k) for k in range(10)])
+        for epoch in range(2)
+    ]
+    for epoch in epochs:
+        assert len(set(epoch.tolist())) == 100 and set(epoch.tolist()) <= set(eligible.tolist())
+    assert epochs[0].tolist() != epochs[1].tolist()
+
+
+def test_a_batch_depends_on_seed_and_step_alone():
+    eligible = np.arange(500)
+    assert batch_users(eligible, 64, 1, 9).tolist() == batch_users(eligible, 64, 1, 9).tolist()
+    assert batch_users(eligible, 64, 1, 9).tolist() != batch_users(eligible, 64, 2, 9).tolist()
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(ConfigError, match="batch_users: 64 users .* only 60 .* at most 60"):
+        batch_users(np.arange(60), 64, 0, 0)
+
+
+@pytest.mark.parametrize("least", [1, 3])
+def test_eligible_users_have_a_positive_pair(least):
+    enough = USERS.counts() >= least
+    config = SamplingConfig(min_behaviours=least)
+    assert eligible_users(USERS, config).tolist() == np.flatnonzero(enough.all(axis=1)).tolist()
+    one_service = (enough & (USERS.counts() >= 2)).any(axis=1)
+    within = dataclasses.replace(config, within_service_weight=0.5)
+    assert (
+        eligible_users(USERS, within).tolist()
+        == np.flatnonzero(enough.all(axis=1) | one_service).tolist()
+    )
+    assert not one_service.all() and one_service.any()
+
+
+# ---------------------------------------------------------------------------------------- views
+
+
+@pytest.mark.parametrize("services", [1, 2, 4])
+def test_weights_of_pairs_sum_to_one(services):
+    pairs = view_pairs(services, WITHIN)
+    assert sum(pair.weight for pair in pairs) == pytest.approx(1.0)
+    assert {v for pair in pairs for v in pair[:2]} <= set(range(num_views(services, WITHIN)))
+    cross = sum(pair.weight for pair in pairs if pair.first < services)
+    assert cross == pytest.approx(0.0 if services == 1 else 1 / 1.5)
+
+
+def test_one_service_alone_has_no_pair():
+    with pytest.raises(ConfigError, match="within_service_weight: must be above 0"):
+        view_pairs(1, SamplingConfig())
+
+
+def test_a_whole_view_is_the_newest_behaviours_in_order():
+    views = drawn(SamplingConfig(), length=4)
+    assert views == as_lists(USERS, full_views(USERS, 4))
+    for n in range(len(USERS)):
+        for s in range(2):
+            assert views[n][s] == history(USERS, n, s)[-4:]
+
+
+def test_a_users_views_do_not_depend_on_the_batch():
+    config = dataclasses.replace(WITHIN, behaviours_kept=0.5)
+    alone = np.array([7, 31, 4])
+    together = drawn(config)
+    assert drawn(config, USERS.take(alone), alone) == [together[n] for n in alone]
+
+
+def test_views_change_with_step_and_seed():
+    config = SamplingConfig(behaviours_kept=0.5)
+    assert drawn(config) == drawn(config)
+    assert drawn(config) != drawn(config, step=4)
+    assert drawn(config) != drawn(config, seed=6)
+
+
+def test_behaviours_are_kept_at_their_rate_and_in_order():
+    config = SamplingConfig(behaviours_kept=0.5)
+    kept = total = 0
+    for step in range(30):
+        for n, views in enumerate(drawn(config, step=step)):
+            for s in range(2):
+                whole = iter(history(USERS, n, s))
+                assert all(item in whole for item in views[s])  # a subsequence
+                kept, total = kept + len(views[s]), total + USERS.counts()[n, s]
+    # A view is never emptied, which adds a little for short histories.
+    assert 0.5 < kept / total < 0.6
+
+
+def test_a_view_is_empty_only_where_the_user_lacks_the_service():
+    views = drawn(SamplingConfig(behaviours_kept=0.05))
+    for n in range(len(USERS)):
+        for s in range(2):
+            assert (len(views[n][s]) > 0) == (USERS.counts()[n, s] > 0)
+
+
+def test_rare_services_of_a_user_take_no_part():
+    views = drawn(SamplingConfig(min_behaviours=3))
+    for n in range(len(USERS)):
+        for s in range(2):
+            assert (len(views[n][s]) > 0) == (USERS.counts()[n, s] >= 3)
+
+
+def test_parts_of_a_history_are_disjoint_and_together_all_of_it():
+    views = drawn(WITHIN)
+    for n in range(len(USERS)):
+        for s in range(2):
+            first, second = views[n][2 + 2 * s], views[n][3 + 2 * s]
+            whole = history(USERS, n, s)
+            if len(whole) < 2:
+                assert first == second == []
+            else:
+                assert sorted(first + second) == sorted(whole)
+                assert abs(len(first) - len(second)) <= 1
+
+
+def test_parts_are_dealt_anew_at_each_step():
+    assert [v[2] for v in drawn(WITHIN)] != [v[2] for v in drawn(WITHIN, step=4)]
+
+
+def test_single_item_steps_show_one_item_and_then_end():
+    config = dataclasses.replace(WITHIN, item_steps=4)
+    single, whole = drawn(config, step=3), drawn(config, step=4)
+    for n in range(len(USERS)):
+        assert [len(view) for view in single[n]] == [min(1, len(view)) for view in whole[n]]
+    chosen = {drawn(config, step=step)[1][0][0] for step in range(4)}
+    assert chosen <= set(history(USERS, 1, 0)) and len(history(USERS, 1, 0)) > 1
+
+
+# --------------------------------------------------------------------------------------- tokens
+
+
+LENGTHS = np.random.default_rng(0).integers(1, 9, 4_000)
+ITEMS = np.arange(4_000, dtype=np.uint64) * 77
+
+
+def token_lists(config, items=ITEMS, lengths=LENGTHS, step=2):
+    kept, generic = token_draws(items, lengths, config, 0, step)
+    return [part.tolist() for part in np.split(kept, np.cumsum(lengths)[:-1])], generic.tolist()
+
+
+def test_token_dropout_spares_the_guide_and_one_more():
+    kept, _ = token_lists(SamplingConfig(token_dropout=0.9))
+    for part in kept:
+        assert part[0] and sum(part) >= min(2, len(part))
+    assert all(all(part) for part in token_lists(SamplingConfig())[0])
+
+
+def test_tokens_and_guides_are_dropped_at_their_rate():
+    kept, generic = token_lists(SamplingConfig(token_dropout=0.3, generic_guide=0.1))
+    longer = np.concatenate([part[1:] for part in kept if len(part) > 5])
+    assert np.mean(longer) == pytest.approx(0.7, abs=0.03)
+    assert np.mean(generic) == pytest.approx(0.1, abs=0.02)
+
+
+def test_an_items_draws_depend_on_its_identity_not_its_place():
+    config = SamplingConfig(token_dropout=0.5, generic_guide=0.5)
+    some = np.array([900, 3, 77])
+    all_kept, all_generic = token_lists(config)
+    kept, generic = token_lists(config, ITEMS[some], LENGTHS[some])
+    assert kept == [all_kept[n] for n in some] and generic == [all_generic[n] for n in some]
+    assert token_lists(config, step=3)[0] != all_kept
