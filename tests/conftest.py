@@ -3,6 +3,8 @@
 import os
 import sys
 
+import pytest
+
 assert "jax" not in sys.modules, "jax was imported before tests/conftest.py could configure it"
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -10,3 +12,30 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 _DEVICES = "--xla_force_host_platform_device_count=8"
 if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}".strip()
+
+
+@pytest.fixture(scope="session")
+def smoke_data(tmp_path_factory):
+    """A prepared dataset of 200 synthetic users."""
+    from tests.stages import run_stage
+
+    folder = tmp_path_factory.mktemp("smoke")
+    logs, data = folder / "logs", folder / "data"
+    run_stage("synthesize", "--config=configs/synthesize.py:smoke", f"--out={logs}")
+    run_stage(
+        "prepare",
+        "--config=configs/data/synthetic.py:smoke",
+        f"--config.source={logs}",
+        f"--out={data}",
+    )
+    return data
+
+
+@pytest.fixture(scope="session")
+def smoke_run(smoke_data, tmp_path_factory):
+    """A finished run of 20 steps on it, with checkpoints of steps 15 and 20 and the best one."""
+    from tests.stages import run_stage, train_arguments
+
+    workdir = tmp_path_factory.mktemp("smoke") / "run"
+    run_stage("train", *train_arguments(smoke_data, workdir))
+    return workdir

@@ -133,6 +133,8 @@ class Checkpoints:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise CheckpointError(f"{where}: cannot be read: {reason}") from error
         info = loaded.pop("info")
+        if info["step"] != step:
+            raise CheckpointError(f"{where}: holds step {info['step']}; it was renamed or copied")
         for part, tree in loaded.items():
             found, saved = fingerprint(tree), info["fingerprints"][part]
             changed = [path for path in saved if found.get(path) != saved[path]]
