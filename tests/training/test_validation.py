@@ -1,0 +1,49 @@
+"""Evaluation during training: matching within the held-out split."""
+
+import jax
+import numpy as np
+import pytest
+
+from clue_jax.config import EncoderConfig, PretrainConfig, TransformerConfig
+from clue_jax.inference import embed_users
+from clue_jax.model import clue
+from clue_jax.parallel.mesh import DATA
+from clue_jax.ranking import matching_ranks
+from clue_jax.training.validation import Validation
+from tests.samples import VOCABULARY, sample_users
+
+BAG = TransformerConfig(num_layers=0)
+CONFIG = PretrainConfig(encoder=EncoderConfig(width=8, embedding_width=8, item=BAG, service=BAG))
+CONFIG.encoder.max_items = 128
+USERS = sample_users(50, seed=6)
+PARAMS = clue.init(CONFIG.encoder, VOCABULARY, jax.random.key(0))
+
+
+def mesh_of(devices):
+    return jax.sharding.Mesh(np.array(jax.devices()[:devices]), (DATA,))
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_metrics_are_those_of_the_embeddings(devices):
+    row = Validation(USERS, CONFIG, mesh_of(devices))(PARAMS)
+    both = USERS.take(np.flatnonzero((USERS.counts() > 0).all(axis=1)))
+    z_NSE, _ = embed_users(PARAMS, CONFIG, both)
+    ranks = np.concatenate([matching_ranks(z_NSE[:, a], z_NSE[:, b]) for a, b in ((0, 1), (1, 0))])
+    assert row["split"] == "validation" and row["users"] == len(both)
+    assert row["recall_at_10"] == pytest.approx((ranks <= 10).mean(), abs=0.03)
+    assert row["mrr"] == pytest.approx((1 / ranks).mean(), abs=0.03)
+    assert row["chance"] == pytest.approx(10 / len(both))
+
+
+def test_users_with_few_behaviours_are_left_out():
+    CONFIG.train.eval_min_behaviours = 3
+    try:
+        row = Validation(USERS, CONFIG, mesh_of(1))(PARAMS)
+    finally:
+        CONFIG.train.eval_min_behaviours = 1
+    assert row["users"] == (USERS.counts() >= 3).all(axis=1).sum()
+
+
+def test_a_split_too_small_to_rank_gives_nothing():
+    one = USERS.take(np.flatnonzero((USERS.counts() > 0).all(axis=1))[:1])
+    assert Validation(one, CONFIG, mesh_of(1))(PARAMS) is None
