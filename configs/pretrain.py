@@ -98,8 +98,11 @@ def _art_office() -> PretrainConfig:
 
 def _online_retail() -> PretrainConfig:
     config = _bag_of_items()
-    config.encoder.max_history = 128
-    config.train = TrainConfig(steps=300, batch_users=1_024, log_every=20, eval_min_behaviours=10)
+    config.encoder.max_history = config.encoder.row_behaviours = 512
+    config.sampling.token_dropout = 0.0
+    config.loss.temperature = 0.05
+    config.optim.learning_rate = 4e-3
+    config.train = TrainConfig(steps=200, batch_users=1_024, log_every=20, eval_min_behaviours=10)
     config.checkpoint.every_steps = 100
     return config
 
