@@ -49,7 +49,7 @@ def make_step(
             params["log_scale"] = jnp.minimum(params["log_scale"], limit)
         else:
             params["log_scale"] = state.params["log_scale"]
-        metrics["gradient_norm"] = optax.global_norm(grads)
+        metrics["gradient_norm"] = optax.tree.norm(grads)
         return TrainState(state.step + 1, params, opt_state), metrics
 
     whole, dealt = replicated(mesh), sharded(mesh)

@@ -1,0 +1,138 @@
+"""Training as a person runs it: to the end, killed, signalled, twice at once, and misused."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.stages import finish, rows, run_stage, start, train_arguments, wait_until
+
+# Long enough to be caught in the middle, with a checkpoint now and then.
+LONG = (
+    "--config.train.steps=40",
+    "--config.checkpoint.every_steps=5",
+    "--config.train.log_every=1",
+)
+
+
+def fingerprints(workdir):
+    """Of the parameters and optimizer in each checkpoint, read from what lies beside them."""
+    from clue_jax.config import PretrainConfig, from_json
+    from clue_jax.model import clue
+    from clue_jax.training.checkpoint import NEWEST, load_params
+
+    config = from_json(PretrainConfig, json.loads((workdir / "config.json").read_text()))
+    vocab_size = json.loads((workdir / "dataset.json").read_text())["vocab_size"]
+    make = lambda: clue.init_run(config, vocab_size)  # noqa: E731
+    restored = load_params(workdir / "checkpoints", make, NEWEST)
+    return restored.step, restored.fingerprint
+
+
+def logged(workdir):
+    path = Path(workdir) / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def whole(smoke_data, tmp_path_factory):
+    """A run that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    finish(start("train", *train_arguments(smoke_data, workdir, *LONG)))
+    return workdir
+
+
+def test_a_run_ends_with_its_files_and_reason(smoke_run, smoke_data, tmp_path, capsys):
+    names = {path.name for path in smoke_run.iterdir()}
+    expected = {"config.json", "environment.json", "metrics.jsonl", "checkpoints", "tokenizer.json"}
+    assert expected <= names and "tensorboard" in names and "lock" not in names
+    training = [row for row in rows(smoke_run) if "split" not in row]
+    assert [row["step"] for row in training] == [5, 10, 15, 20]
+    assert {"loss", "retrieval_at_1", "logit_scale", "learning_rate", "mfu"} <= training[0].keys()
+    assert [row["step"] for row in rows(smoke_run) if "split" in row] == [5, 10, 15, 20]
+
+
+def test_a_finished_run_is_left_as_it_is(smoke_run, smoke_data, capsys):
+    before = (smoke_run / "metrics.jsonl").read_bytes()
+    run_stage("train", *train_arguments(smoke_data, smoke_run))
+    assert (smoke_run / "metrics.jsonl").read_bytes() == before
+    assert "continuing from the checkpoint of step 20" in capsys.readouterr().out
+
+
+def test_a_killed_run_continues_to_the_same_bits(smoke_data, tmp_path, whole):
+    command = ("train", *train_arguments(smoke_data, tmp_path / "run", *LONG))
+    process = start(*command)
+    wait_until(lambda: logged(tmp_path / "run") > 17, process)
+    process.kill()
+    finish(process, code=-signal.SIGKILL)
+    output = finish(start(*command))
+    assert "continuing from the checkpoint of step " in output
+    assert output.splitlines()[-1].startswith("clue-jax train: done in")
+    assert rows(tmp_path / "run") == rows(whole)
+    assert fingerprints(tmp_path / "run") == fingerprints(whole)
+
+
+def test_a_signal_saves_and_says_to_run_again(smoke_data, tmp_path, whole):
+    command = ("train", *train_arguments(smoke_data, tmp_path / "run", *LONG))
+    process = start(*command)
+    wait_until(lambda: logged(tmp_path / "run") > 8, process)
+    process.send_signal(signal.SIGTERM)
+    output = finish(process, code=75)
+    assert "SIGTERM: stopped at step" in output and "run the same command" in output
+    stopped, _ = fingerprints(tmp_path / "run")
+    assert 0 < stopped < 40
+    assert f"checkpoint of step {stopped}\n" in finish(start(*command))
+    assert fingerprints(tmp_path / "run") == fingerprints(whole)
+
+
+def test_one_run_directory_has_one_trainer(smoke_data, tmp_path):
+    command = train_arguments(smoke_data, tmp_path / "run", *LONG, "--config.train.steps=5000")
+    process = start("train", *command)
+    try:
+        wait_until(lambda: logged(tmp_path / "run") > 0, process)
+        run_stage("train", *command, code=8)
+    finally:
+        process.kill()
+        finish(process, code=-signal.SIGKILL)
+
+
+def test_devices_do_not_change_the_losses(smoke_data, tmp_path, whole):
+    workdir = tmp_path / "run"
+    finish(start("train", *train_arguments(smoke_data, workdir, *LONG), devices=8))
+    losses = [[row["loss"] for row in rows(run) if "loss" in row][:20] for run in (workdir, whole)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_a_diverged_run_stops_and_names_the_last_good_checkpoint(smoke_data, tmp_path, capfd):
+    wild = ("--config.optim.learning_rate=1e30", "--config.train.eval_every=0")
+    run_stage("train", *train_arguments(smoke_data, tmp_path / "run", *wild), code=6)
+    error = capfd.readouterr().err
+    assert "the loss is nan" in error and "last good checkpoint is step" in error
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "problem"),
+    [
+        (["--config.train.stepz=3"], 2, "stepz"),
+        (["--config.train.batch_users=1"], 2, "config.train.batch_users: 1"),
+        (["--config.train.batch_users=30"], 2, "30 users do not divide over 8 devices"),
+        (["--config.train.batch_users=160"], 2, "160 users in a batch, but only 1"),
+        (["--config.mesh.fsdp=2"], 2, "config.mesh.fsdp"),
+        (["--config.encoder.max_items=3"], 2, "config.encoder.max_items: 3 is less than"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_key(smoke_data, tmp_path, capfd, overrides, code, problem):
+    run_stage("train", *train_arguments(smoke_data, tmp_path / "run", *overrides), code=code)
+    assert problem in capfd.readouterr().err
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_missing_dataset_leaves_nothing_behind(tmp_path, capfd):
+    run_stage("train", *train_arguments(tmp_path / "none", tmp_path / "run"), code=3)
+    assert "none/manifest.json: no such file" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_run_in_the_directory_is_refused(smoke_data, smoke_run, capfd):
+    run_stage("train", *train_arguments(smoke_data, smoke_run, "--config.seed=9"), code=4)
+    assert "config.seed: 0 -> 9" in capfd.readouterr().err
