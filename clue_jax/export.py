@@ -32,7 +32,7 @@ from clue_jax.embeddings.writer import finished_part, part_name, write_manifest,
 from clue_jax.errors import CheckpointError, ConfigError, DataError
 from clue_jax.inference import Embedder, combine
 from clue_jax.model import clue
-from clue_jax.parallel.mesh import make_mesh
+from clue_jax.parallel.mesh import make_mesh, replicated
 from clue_jax.training.checkpoint import Restored, load_params
 
 Advance = Callable[[float], None]
@@ -71,10 +71,12 @@ def export(config: ExportConfig, workdir: str, data: str, out: str) -> None:
     dataset = open_dataset(data)
     _check_dataset(config, epath.Path(workdir), dataset)
     vocab_size = dataset.tokenizer.vocab_size
+    mesh = make_mesh(MeshConfig())
     restored = load_params(
         epath.Path(workdir) / "checkpoints",
         lambda: clue.init_run(pretrain, vocab_size),
         config.step,
+        replicated(mesh),
     )
     manifest = _manifest(config, pretrain, dataset, restored)
     rows = _rows(config, dataset, manifest["model_version"])
@@ -83,7 +85,7 @@ def export(config: ExportConfig, workdir: str, data: str, out: str) -> None:
         f"checkpoint of step {restored.step}: {len(rows.users):,} {config.what.value} to embed"
         + (f", {rows.left_out:,} without a visible behaviour left out" if rows.left_out else "")
     )
-    embedder = Embedder(pretrain.encoder, rows.users, config.batch_users, make_mesh(MeshConfig()))
+    embedder = Embedder(pretrain.encoder, rows.users, config.batch_users, mesh)
     with files.staged_directory(out, overwrite=config.overwrite) as folder:
         params = restored.parts["params"]["encoder"]
         parts = _write_parts(folder, config.num_shards, manifest, embedder, params, rows)

@@ -188,13 +188,19 @@ def _unwritable(directory: epath.Path, error: Exception) -> str:
     )
 
 
-def load_params(directory: epath.PathLike, make: Callable[[], Tree], step: int) -> Restored:
-    """Reads only the parameters, onto this process's first device.
+def load_params(
+    directory: epath.PathLike,
+    make: Callable[[], Tree],
+    step: int,
+    sharding: jax.sharding.Sharding | None = None,
+) -> Restored:
+    """Reads only the parameters.
 
     Args:
         directory: of the checkpoints.
         make: () -> params, traced for shapes only.
         step: NEWEST, BEST or a step.
+        sharding: of every parameter; None: this process's first device.
 
     Raises:
         CheckpointError: there is none, or none that is whole.
@@ -202,7 +208,7 @@ def load_params(directory: epath.PathLike, make: Callable[[], Tree], step: int) 
     directory = epath.Path(directory)
     if not directory.exists():
         raise CheckpointError(f"{directory}: no such directory; train first, or check --workdir")
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), jax.eval_shape(make)
     )

@@ -1,0 +1,303 @@
+"""Exports: every user once, what may not be seen left out, the same bytes after a kill."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clue_jax.config import ExportConfig, ExportWhat, PretrainConfig, from_json
+from clue_jax.data.records import concatenate, visible
+from clue_jax.data.source import open_dataset
+from clue_jax.embeddings.reader import read_embeddings, read_manifest
+from clue_jax.embeddings.schema import matrix
+from clue_jax.errors import CheckpointError, ConfigError, DataError
+from clue_jax.export import export
+from clue_jax.inference import embed_users
+from clue_jax.model import clue
+from clue_jax.training.checkpoint import load_params
+from tests.stages import finish, run_stage, start, wait_until
+
+CUTOFF = "2024-07-01"
+CUTOFF_SECONDS = 1_719_792_000
+
+
+@pytest.fixture(scope="module")
+def users(smoke_data):
+    dataset = open_dataset(smoke_data)
+    splits = [dataset.users(split) for split in ("train", "validation", "test")]
+    return concatenate(splits, dataset.services)
+
+
+@pytest.fixture(scope="module")
+def params(smoke_run, smoke_data):
+    config = pretrained(smoke_run)
+    vocab_size = open_dataset(smoke_data).tokenizer.vocab_size
+    make = lambda: clue.init_run(config, vocab_size)  # noqa: E731
+    return load_params(smoke_run / "checkpoints", make, -1).parts["params"]["encoder"]
+
+
+def pretrained(run):
+    return from_json(PretrainConfig, json.loads((run / "config.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def whole(smoke_run, smoke_data, tmp_path_factory):
+    """An export of everybody with nothing left out."""
+    out = tmp_path_factory.mktemp("export") / "users"
+    export(ExportConfig(num_shards=4), str(smoke_run), str(smoke_data), str(out))
+    return out
+
+
+def exported(smoke_run, smoke_data, out, **settings):
+    export(ExportConfig(**settings), str(smoke_run), str(smoke_data), str(out))
+    return out
+
+
+def table(folder):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return pa.concat_tables(
+        pq.read_table(folder / part["file"]) for part in read_manifest(folder)["parts"]
+    )
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def test_every_user_is_there_once_with_its_embeddings(whole, users, params, smoke_run):
+    rows = table(whole)
+    assert rows["user_id"].to_pylist() == users.user_ids.tolist()
+    z_NSE, present_NS = embed_users(params, pretrained(smoke_run), users)
+    for s, service in enumerate(users.services):
+        found, present = matrix(rows, f"embedding_{service}")
+        assert (present == present_NS[:, s]).all() and not present.all()
+        np.testing.assert_allclose(found, z_NSE[:, s], atol=1e-6)
+        assert rows[f"num_behaviours_{service}"].to_pylist() == users.counts()[:, s].tolist()
+    combined, _ = matrix(rows, "embedding")
+    total = z_NSE.sum(axis=1)
+    np.testing.assert_allclose(
+        combined, total / np.linalg.norm(total, axis=1, keepdims=True), atol=1e-6
+    )
+
+
+def test_splits_and_times_are_those_of_the_data(whole, users, smoke_data):
+    rows, dataset = table(whole), open_dataset(smoke_data)
+    sizes = {split: len(dataset.users(split)) for split in ("train", "validation", "test")}
+    assert rows["split"].to_pylist() == [s for s, size in sizes.items() for _ in range(size)]
+    cuts = users.behaviour_offsets[:: len(users.services)]
+    per_user = np.split(users.behaviour_times, cuts[1:-1])
+    seconds = {
+        name: [int(t.timestamp()) for t in rows[name].to_pylist()]
+        for name in ("first_event_at", "last_event_at", "event_timestamp")
+    }
+    assert seconds["first_event_at"] == [int(times.min()) for times in per_user]
+    assert seconds["last_event_at"] == [int(times.max()) for times in per_user]
+    assert seconds["event_timestamp"] == seconds["last_event_at"]
+
+
+def test_the_manifest_says_what_made_it(whole, smoke_run, smoke_data):
+    manifest = read_manifest(whole)
+    dataset = open_dataset(smoke_data)
+    assert manifest["checkpoint"]["step"] == 20
+    assert manifest["dataset"]["fingerprint"] == dataset.fingerprint
+    assert manifest["tokenizer_sha256"] == dataset.tokenizer.identity
+    assert (manifest["cutoff"], manifest["hold_out_last"]) == ("", 0)
+    assert manifest["config"] == json.loads((smoke_run / "config.json").read_text())
+    assert set(table(whole)["model_version"].to_pylist()) == {manifest["model_version"]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "seen"),
+    [
+        ({"cutoff": CUTOFF}, {"cutoff": CUTOFF_SECONDS}),
+        ({"hold_out_last": 2}, {"hold_out_last": 2}),
+        ({"cutoff": CUTOFF, "hold_out_last": 1}, {"cutoff": CUTOFF_SECONDS, "hold_out_last": 1}),
+    ],
+    ids=["cutoff", "hold out", "both"],
+)
+def test_what_may_not_be_seen_is_left_out(
+    smoke_run, smoke_data, tmp_path, whole, users, params, settings, seen
+):
+    out = exported(smoke_run, smoke_data, tmp_path / "o", **settings)
+    rows, manifest = table(out), read_manifest(out)
+    before = visible(users, **seen)
+    kept = np.flatnonzero(before.counts().sum(axis=1))
+    assert rows["user_id"].to_pylist() == users.user_ids[kept].tolist()
+    assert manifest["users_left_out"] == len(users) - len(kept)
+    assert {key: manifest[key] for key in settings} == settings
+    expected, _ = embed_users(params, pretrained(smoke_run), before.take(kept))
+    everything, _ = embed_users(params, pretrained(smoke_run), users.take(kept))
+    found, _ = matrix(rows, "embedding_search")
+    np.testing.assert_allclose(found, expected[:, 0], atol=1e-6)
+    assert abs(found - everything[:, 0]).max() > 0.01  # had they been seen, it would show
+    if "cutoff" in settings:
+        assert {int(t.timestamp()) for t in rows["event_timestamp"].to_pylist()} == {CUTOFF_SECONDS}
+        last = [int(t.timestamp()) for t in rows["last_event_at"].to_pylist()]
+        assert max(last) < CUTOFF_SECONDS
+
+
+def test_an_item_is_a_history_of_itself(smoke_run, smoke_data, tmp_path, users, params):
+    out = exported(smoke_run, smoke_data, tmp_path / "o", what=ExportWhat.ITEMS)
+    rows, items = table(out), open_dataset(smoke_data).items()
+    assert rows["item_id"].to_pylist() == items.item_ids.view(np.int64).tolist()
+    assert rows["source_id"].to_pylist() == items.source_ids.tolist()
+    assert rows["service"].to_pylist() == items.services.tolist()
+    counts = users.counts()
+    n, s = np.argwhere(counts > 0)[5]
+    z_NSE, _ = embed_users(params, pretrained(smoke_run), _first_only(users.take([n]), s))
+    entry = users.behaviour_offsets[n * counts.shape[1] + s]
+    item = users.item_ids[users.item_offsets[n] + users.behaviour_items[entry]]
+    found, _ = matrix(rows, "embedding")
+    np.testing.assert_allclose(found[items.lookup([item])[0]], z_NSE[0, s], atol=1e-6)
+
+
+def _first_only(user, service):
+    """A user with the first behaviour of one service alone."""
+    import dataclasses
+
+    start = user.behaviour_offsets[service]
+    lengths = np.zeros(len(user.services), int)
+    lengths[service] = 1
+    return dataclasses.replace(
+        user,
+        behaviour_items=user.behaviour_items[start : start + 1],
+        behaviour_times=user.behaviour_times[start : start + 1],
+        behaviour_offsets=np.concatenate([[0], np.cumsum(lengths)]),
+    )
+
+
+# ------------------------------------------------------------------------------------ resuming
+
+
+@pytest.fixture
+def interrupted(whole, tmp_path):
+    """What a killed export leaves: parts without a manifest, under the unfinished name."""
+    partial = tmp_path / "users.partial"
+    shutil.copytree(whole, partial)
+    (partial / "manifest.json").unlink()
+    return partial
+
+
+def resumed(smoke_run, smoke_data, partial, **settings):
+    out = partial.parent / "users"
+    return exported(smoke_run, smoke_data, out, **{"num_shards": 4, **settings})
+
+
+def test_whole_parts_are_kept_and_the_rest_made(smoke_run, smoke_data, interrupted, whole, capsys):
+    sorted(interrupted.iterdir())[2].unlink()
+    out = resumed(smoke_run, smoke_data, interrupted)
+    assert contents(out) == contents(whole)
+    assert "3 of 4 parts were there already" in capsys.readouterr().out
+
+
+def test_a_damaged_part_is_made_again(smoke_run, smoke_data, interrupted, whole, capsys):
+    part = sorted(interrupted.iterdir())[1]
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(bytes(content))
+    out = resumed(smoke_run, smoke_data, interrupted)
+    assert contents(out) == contents(whole)
+    assert "3 of 4 parts were there already" in capsys.readouterr().out
+
+
+def test_parts_of_another_export_are_not_taken(smoke_run, smoke_data, interrupted, whole, capsys):
+    out = resumed(smoke_run, smoke_data, interrupted, hold_out_last=1)
+    assert "were there already" not in capsys.readouterr().out
+    assert len(read_embeddings(out)) and contents(out) != contents(whole)
+
+
+def test_parts_of_another_number_go(smoke_run, smoke_data, interrupted):
+    out = resumed(smoke_run, smoke_data, interrupted, num_shards=3)
+    assert len(contents(out)) == 4
+
+
+def test_a_killed_export_continues_to_the_same_bytes(smoke_run, smoke_data, tmp_path, whole):
+    command = [f"--workdir={smoke_run}", f"--data={smoke_data}", f"--out={tmp_path / 'users'}"]
+    process = start("export", *command, "--config.num_shards=150")
+    wait_until(lambda: len(list(tmp_path.glob("users.partial/part-*"))) >= 2, process)
+    process.kill()
+    finish(process, code=-signal.SIGKILL)
+    assert not (tmp_path / "users").exists()
+    output = finish(start("export", *command, "--config.num_shards=150"))
+    assert "of 150 parts were there already" in output
+    once = tmp_path / "once"
+    finish(start("export", *command[:2], f"--out={once}", "--config.num_shards=150"))
+    assert contents(tmp_path / "users") == contents(once)
+
+
+def test_devices_do_not_change_the_embeddings(smoke_run, smoke_data, tmp_path, whole):
+    out = tmp_path / "one"
+    finish(start("export", f"--workdir={smoke_run}", f"--data={smoke_data}", f"--out={out}"))
+    alone, dealt = (matrix(table(folder), "embedding")[0] for folder in (out, whole))
+    np.testing.assert_allclose(alone, dealt, atol=1e-6)
+
+
+# -------------------------------------------------------------------------------------- refusals
+
+
+def test_checkpoints_are_chosen_by_step(smoke_run, smoke_data, tmp_path):
+    steps = {}
+    for name, step in (("newest", -1), ("best", -2), ("given", 15)):
+        out = exported(smoke_run, smoke_data, tmp_path / name, step=step, splits=("test",))
+        steps[name] = read_manifest(out)["checkpoint"]["step"]
+    assert steps["newest"] == 20 and steps["given"] == 15 and steps["best"] in (5, 10, 15, 20)
+    with pytest.raises(CheckpointError, match=r"among steps \[7\]"):
+        exported(smoke_run, smoke_data, tmp_path / "none", step=7)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "problem"),
+    [
+        (["--config.cutoff=soon"], 2, "config.cutoff: 'soon' is not a date"),
+        (["--config.hold_out_last=-1"], 2, "config.hold_out_last: -1 is negative"),
+        (["--config.splits=holdout"], 2, "has no 'holdout'; it has test, train"),
+        (["--config.what=items", "--config.cutoff=2024-07-01"], 2, "items have no behaviours"),
+        (["--config.cutoff=1999-01-01"], 3, "has a behaviour that may be seen"),
+    ],
+)
+def test_settings_that_cannot_work(
+    smoke_run, smoke_data, tmp_path, capfd, overrides, code, problem
+):
+    arguments = [f"--workdir={smoke_run}", f"--data={smoke_data}", f"--out={tmp_path / 'o'}"]
+    run_stage("export", *arguments, *overrides, code=code)
+    assert problem in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cutoff_needs_dates(smoke_run, smoke_data, tmp_path, monkeypatch):
+    from clue_jax.data.source import Dataset
+
+    monkeypatch.setattr(Dataset, "has_times", False)
+    with pytest.raises(ConfigError, match="config.cutoff: .* has no dates"):
+        exported(smoke_run, smoke_data, tmp_path / "o", cutoff=CUTOFF)
+    out = exported(smoke_run, smoke_data, tmp_path / "o", splits=("test",))
+    assert table(out)["last_event_at"].null_count == len(table(out))
+
+
+def test_an_output_that_is_there_is_kept(smoke_run, smoke_data, tmp_path, capfd):
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "mine").write_text("precious")
+    arguments = [f"--workdir={smoke_run}", f"--data={smoke_data}", f"--out={tmp_path / 'o'}"]
+    run_stage("export", *arguments, code=5)
+    assert (tmp_path / "o" / "mine").read_text() == "precious"
+
+
+def test_data_of_another_tokenizer_are_refused(smoke_run, smoke_data, tmp_path, monkeypatch):
+    described = json.loads((smoke_run / "dataset.json").read_text())
+    run = shutil.copytree(smoke_run, tmp_path / "run")
+    described["tokenizer_sha256"] = "0" * 64
+    (run / "dataset.json").write_text(json.dumps(described))
+    with pytest.raises(CheckpointError, match="trained with 000000000000; prepare the data with"):
+        exported(run, smoke_data, tmp_path / "o")
+
+
+def test_no_run_and_no_data_are_named(smoke_run, smoke_data, tmp_path):
+    with pytest.raises(CheckpointError, match="none/config.json: no such file"):
+        exported(tmp_path / "none", smoke_data, tmp_path / "o")
+    with pytest.raises(DataError, match=r"none/manifest.json: no such file"):
+        exported(smoke_run, tmp_path / "none", tmp_path / "o")
