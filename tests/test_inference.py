@@ -1,0 +1,73 @@
+"""Embedding users: the same whatever the batch and the devices, never a NaN."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from clue_jax.config import EncoderConfig, PretrainConfig, TransformerConfig
+from clue_jax.errors import NonFiniteError
+from clue_jax.inference import Embedder, combine, embed_users
+from clue_jax.model import clue
+from clue_jax.parallel.mesh import DATA, replicated
+from tests.samples import VOCABULARY, sample_users
+
+LAYER = TransformerConfig(1, 2, 16)
+CONFIG = PretrainConfig(
+    encoder=EncoderConfig(
+        width=16, embedding_width=8, item=LAYER, service=LAYER, max_history=5, max_items=64
+    )
+)
+USERS = sample_users(30, seed=9)
+PARAMS = clue.init(CONFIG.encoder, VOCABULARY, jax.random.key(1))
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return embed_users(PARAMS, CONFIG, USERS)
+
+
+@pytest.mark.parametrize(("devices", "batch_users"), [(1, 7), (8, 8), (8, 30)])
+def test_batches_and_devices_do_not_change_an_embedding(whole, devices, batch_users):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (DATA,))
+    params = jax.device_put(PARAMS, replicated(mesh))
+    z_NSE, present_NS = embed_users(params, CONFIG, USERS, batch_users, mesh)
+    np.testing.assert_allclose(z_NSE, whole[0], atol=1e-6)
+    assert (present_NS == whole[1]).all()
+
+
+def test_embeddings_are_unit_vectors_where_there_is_a_history(whole):
+    z_NSE, present_NS = whole
+    assert (present_NS == (USERS.counts() > 0)).all() and not present_NS.all()
+    np.testing.assert_allclose(np.linalg.norm(z_NSE, axis=2), present_NS, atol=1e-6)
+
+
+def test_only_the_newest_behaviours_count(whole):
+    longer = np.flatnonzero(USERS.counts()[:, 0] > 5)
+    config = PretrainConfig(encoder=dataclasses.replace(CONFIG.encoder, max_history=7))
+    z_NSE, _ = embed_users(PARAMS, config, USERS)
+    changed = np.abs(z_NSE[:, 0] - whole[0][:, 0]).max(axis=1) > 1e-4
+    assert len(longer) and set(np.flatnonzero(changed)) == set(longer)
+
+
+def test_some_users_are_embedded_in_the_order_asked_for(whole):
+    told = []
+    z_NSE, _ = Embedder(CONFIG.encoder, USERS, 4)(PARAMS, np.array([9, 2, 25]), told.append)
+    np.testing.assert_allclose(z_NSE, whole[0][[9, 2, 25]], atol=1e-6)
+    assert sum(told) == 3
+
+
+def test_a_nan_is_refused_with_its_user():
+    users = USERS.take(np.flatnonzero(USERS.counts()[:, 1] == 0)[:1])
+    token = int(users.tokens[0])
+    embedding = PARAMS["item"]["embedding"].at[token].set(np.nan)
+    broken = {**PARAMS, "item": {**PARAMS["item"], "embedding": embedding}}
+    with pytest.raises(NonFiniteError, match=rf"row 0 \({users.user_ids[0]}\)"):
+        embed_users(broken, CONFIG, users)
+
+
+def test_the_combined_vector_is_the_mean_of_those_present():
+    z_NSE = np.array([[[1.0, 0.0], [0.0, 1.0]], [[0.6, 0.8], [7.0, 7.0]]])
+    combined = combine(z_NSE, np.array([[True, True], [True, False]]))
+    np.testing.assert_allclose(combined, [[0.5**0.5, 0.5**0.5], [0.6, 0.8]])
