@@ -5,6 +5,15 @@
 Expected: 9,577 users, 182,385 behaviours (art 97,028, office 85,357), 33,278 items, no row filtered
 or rejected; 3 s on one core.
 
+Then, for a test R@10 of .130 beside .080 of TF-IDF in 5 minutes (docs/results/matching.md):
+
+    python -m clue_jax train --config=configs/pretrain.py:art_office \\
+        --data=data/prepared/art_office --workdir=runs/art_office
+    python -m clue_jax export --workdir=runs/art_office --data=data/prepared/art_office \\
+        --out=runs/art_office/users
+    python -m clue_jax evaluate --config=configs/evaluate/art_office.py \\
+        --embeddings=runs/art_office/users --out=runs/art_office/evaluation
+
 The tables have no dates; `position` orders a person's history across both departments. The split
 (8,000, 577 and 1,000 people) is theirs. The reviews come without a grant to pass them on.
 """
