@@ -1,8 +1,6 @@
 """Flags -> one call per stage, and exceptions -> one line and an exit code.
 
-    python -m clue_jax STAGE --flag=value --config=configs/FILE.py[:variant] --config.a.b=value
-
-Stages are imported when they run, so that help and usage errors come at once, without jax.
+python -m clue_jax STAGE --flag=value --config=configs/FILE.py[:variant] --config.a.b=value
 """
 
 from __future__ import annotations
@@ -14,172 +12,18 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
 
 from clue_jax import cli_config, cli_help
-from clue_jax.config import (
-    EvaluateConfig,
-    ExportConfig,
-    PrepareConfig,
-    PretrainConfig,
-    SynthesizeConfig,
-    from_json,
-    to_json,
-)
+from clue_jax.cli_stages import STAGES, Stage
+from clue_jax.config import from_json, to_json
 from clue_jax.errors import ClueError, ConfigError, Preempted
 
 PROGRAM = "clue-jax"
 INTERRUPTED = 130  # as shells number SIGINT
-
-
-# ---------------------------------------------------------------------------- what each stage calls
-
-
-def _quickstart(out: str) -> None:
-    from clue_jax.quickstart import quickstart
-
-    quickstart(out)
-
-
-def _synthesize(config: SynthesizeConfig, out: str) -> None:
-    from clue_jax.data.synthetic import synthesize
-
-    synthesize(config, out)
-
-
-def _prepare(config: PrepareConfig, out: str) -> None:
-    from clue_jax.data.prepare import prepare
-
-    prepare(config, out)
-
-
-def _train(config: PretrainConfig, data: str, workdir: str) -> None:
-    from clue_jax.training.loop import train
-
-    train(config, data, workdir)
-
-
-def _export(config: ExportConfig, workdir: str, data: str, out: str) -> None:
-    from clue_jax.export import export
-
-    export(config, workdir, data, out)
-
-
-def _evaluate(config: EvaluateConfig, embeddings: str, out: str) -> None:
-    from clue_jax.evaluation.suite import evaluate
-
-    evaluate(config, embeddings, out)
-
-
-def _report(directory: str) -> None:
-    from clue_jax.console import say
-    from clue_jax.report.page import write_report
-
-    say(f"wrote {write_report(directory)}")
-
-
-@dataclass(frozen=True)
-class Flag:
-    """A flag of a stage; without a default it must be given."""
-
-    name: str
-    help: str
-    default: str = ""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One command: what it takes and the one function it calls with it, by keyword."""
-
-    name: str
-    summary: str
-    call: Callable[..., None]
-    flags: tuple[Flag, ...] = ()
-    config: type[Any] | None = None
-    default_config: str = ""  # used when --config is absent; empty: --config must be given
-    positional: str = ""  # name of the one argument that is no flag
-    example: str = ""
-
-
-_DATA = Flag("data", "prepared dataset (the --out of prepare)")
-_WORKDIR = Flag("workdir", "run directory; a run that is already there is resumed")
-STAGES = {
-    stage.name: stage
-    for stage in (
-        Stage(
-            "quickstart",
-            "every stage on synthetic logs, offline, in minutes; ends with report.html",
-            _quickstart,
-            (Flag("out", "folder for everything it makes", "runs/quickstart"),),
-            example="quickstart",
-        ),
-        Stage(
-            "synthesize",
-            "behaviour logs (Parquet) from a generative model of users and services",
-            _synthesize,
-            (Flag("out", "folder for the logs"),),
-            SynthesizeConfig,
-            example="synthesize --config=configs/synthesize.py --out=data/synthetic",
-        ),
-        Stage(
-            "prepare",
-            "logs (Parquet, CSV, JSONL) -> validated, tokenised, sharded dataset",
-            _prepare,
-            (Flag("out", "folder for the dataset"),),
-            PrepareConfig,
-            example="prepare --config=configs/data/synthetic.py --config.source=data/synthetic"
-            " --out=data/prepared",
-        ),
-        Stage(
-            "train",
-            "contrastive pretraining; the same command again resumes",
-            _train,
-            (_DATA, _WORKDIR),
-            PretrainConfig,
-            example="train --config=configs/pretrain.py:15M --data=data/prepared"
-            " --workdir=runs/first --config.train.steps=2000",
-        ),
-        Stage(
-            "export",
-            "newest good checkpoint + dataset -> embeddings (Parquet), resumable by part",
-            _export,
-            (
-                Flag("workdir", "run directory of train"),
-                _DATA,
-                Flag("out", "folder for the embeddings"),
-            ),
-            ExportConfig,
-            default_config="configs/export.py",
-            example="export --workdir=runs/first --data=data/prepared --out=runs/first/users",
-        ),
-        Stage(
-            "evaluate",
-            "embeddings and baselines on downstream tasks -> results.json",
-            _evaluate,
-            (
-                Flag("embeddings", "folder of exported user embeddings"),
-                Flag("out", "folder for the results"),
-            ),
-            EvaluateConfig,
-            example="evaluate --config=configs/evaluate/matching.py --embeddings=runs/first/users"
-            " --out=runs/first/evaluation",
-        ),
-        Stage(
-            "report",
-            "report.html for a run, an evaluation or a quickstart folder",
-            _report,
-            positional="directory",
-            example="report runs/first",
-        ),
-    )
-}
-
-
-# ------------------------------------------------------------------------------------- entry point
 
 
 def main(argv: Sequence[str] | None = None) -> int:

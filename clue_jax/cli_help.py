@@ -21,7 +21,7 @@ EXIT_CODES = (
 
 
 def overview(program: str, stages: Iterable[Any]) -> str:
-    """Help for the whole command: its stages (see cli.Stage) and exit codes."""
+    """Help for the whole command: its stages (see cli_stages.Stage) and exit codes."""
     lines = [
         f"usage: {program} STAGE [--flag=value ...]",
         "",

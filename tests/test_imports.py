@@ -30,7 +30,7 @@ LAYERS = (
     ("scaling",),
     ("report",),
     ("quickstart",),
-    ("cli_config", "cli_help", "cli"),
+    ("cli_config", "cli_help", "cli_stages", "cli"),
     ("__main__",),
 )
 # Third-party packages that only some modules may import (prefixes of module names).
