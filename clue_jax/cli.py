@@ -1,6 +1,6 @@
 """Flags -> one call per stage, and exceptions -> one line and an exit code.
 
-python -m clue_jax STAGE --flag=value --config=configs/FILE.py[:variant] --config.a.b=value
+`python -m clue_jax STAGE --flag=value --config=configs/FILE.py[:variant] --config.a.b=value`
 """
 
 from __future__ import annotations
