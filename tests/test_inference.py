@@ -65,6 +65,10 @@ def test_a_nan_is_refused_with_its_user():
     broken = {**PARAMS, "item": {**PARAMS["item"], "embedding": embedding}}
     with pytest.raises(NonFiniteError, match=rf"row 0 \({users.user_ids[0]}\)"):
         embed_users(broken, CONFIG, users)
+    present = np.flatnonzero((USERS.counts() > 0).any(axis=1))
+    nan = jax.tree.map(lambda leaf: leaf * np.nan, PARAMS)
+    with pytest.raises(NonFiniteError, match=rf"row {present[7]} .* \(2 such rows\)"):
+        Embedder(CONFIG.encoder, USERS, 4)(nan, present[[7, 3]])
 
 
 def test_the_combined_vector_is_the_mean_of_those_present():

@@ -61,9 +61,9 @@ def users_per_device(batch_users: int, mesh: Mesh) -> int:
     devices = mesh.shape[DATA]
     per_device, rest = divmod(batch_users, devices)
     if rest:
-        below = per_device * devices or devices
+        nearest = {max(1, per_device) * devices, (per_device + 1) * devices}
         raise ConfigError(
             f"config.train.batch_users: {batch_users} users do not divide over {devices} devices;"
-            f" nearest: {below} or {(per_device + 1) * devices}"
+            f" nearest: {' or '.join(map(str, sorted(nearest)))}"
         )
     return per_device

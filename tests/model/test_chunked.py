@@ -87,6 +87,17 @@ def test_any_range_of_uneven_chunks_equals_stacked_chunks(counts, first, seed):
     assert_same(looped_value_and_gradient(*arguments), stacked_value_and_gradient(*arguments))
 
 
+def test_a_partial_last_chunk_may_end_the_table():
+    shared, fixed, spans, chunks, weights = inputs(np.array([3, 2, 1]))
+
+    def full(shared):
+        return table_of_chunks(compute, shared, fixed, jnp.asarray(spans), chunks, rows=6)
+
+    table, pull = jax.vjp(jax.jit(full), shared)
+    expected, expected_pull = jax.vjp(lambda s: stacked(s, fixed, spans, chunks)[:6], shared)
+    assert_same((table, pull(weights[:6])), (expected, expected_pull(weights[:6])))
+
+
 def test_a_new_number_of_chunks_does_not_recompile():
     run = jax.jit(looped_value_and_gradient.__wrapped__)
     traces = []

@@ -45,3 +45,5 @@ def test_a_mesh_that_does_not_fit_is_refused(config, problem):
 def test_a_batch_that_does_not_divide_names_its_neighbours():
     with pytest.raises(ConfigError, match="30 users do not divide over 8 devices; nearest: 24 or"):
         users_per_device(30, make_mesh(MeshConfig()))
+    with pytest.raises(ConfigError, match="nearest: 8$"):
+        users_per_device(5, make_mesh(MeshConfig()))

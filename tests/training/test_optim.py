@@ -31,6 +31,7 @@ def test_single_item_steps_have_a_hump_of_their_own():
     rates = np.array([float(schedule(step)) for step in range(200)])
     assert rates[:100].max() == pytest.approx(5e-2) and rates[100:].max() == pytest.approx(1e-2)
     assert rates[99] < 0.2 * 5e-2 and rates[100] < 0.2 * 1e-2
+    assert rates[-1] == pytest.approx(1e-3, rel=0.02)
     assert make_schedule(config_of(item_steps=200))(150) > 0
 
 
