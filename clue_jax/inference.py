@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from clue_jax.config import EncoderConfig, PretrainConfig
+from clue_jax.config import AttentionKernel, EncoderConfig, PretrainConfig
 from clue_jax.data.packing import PackedViews, capacity_for, pack_views
 from clue_jax.data.records import Users
 from clue_jax.data.sampling import full_views
@@ -32,7 +33,8 @@ class Embedder:
     def __init__(
         self, config: EncoderConfig, users: Users, batch_users: int = 512, mesh: Mesh | None = None
     ):
-        self.config = config
+        # A run may have asked for a kernel that this machine lacks; all compute the same.
+        self.config = dataclasses.replace(config, attention=AttentionKernel.AUTO)
         self.users = users
         self.mesh = mesh or single_device_mesh()
         devices = self.mesh.shape[DATA]
@@ -40,7 +42,7 @@ class Embedder:
         self.batch_users = self.per_device * devices
         views = len(users.services)
         self.capacity = capacity_for(users, config, self.per_device, views)
-        self._encode = _encode_step(config, self.mesh)
+        self._encode = _encode_step(self.config, self.mesh, self.capacity.items)
 
     def __call__(
         self,
@@ -106,11 +108,11 @@ def combine(z_NSE: np.ndarray, present_NS: np.ndarray) -> np.ndarray:
     return total_NE / np.maximum(np.linalg.norm(total_NE, axis=1, keepdims=True), 1e-12)
 
 
-def _encode_step(config: EncoderConfig, mesh: Mesh) -> Any:
+def _encode_step(config: EncoderConfig, mesh: Mesh, max_items: int) -> Any:
     """jit of (params, packed over devices) -> z_VBE, present_VB."""
 
     def device(params: clue.Params, packed: PackedViews) -> tuple[jax.Array, jax.Array]:
-        return clue.encode(params, config, jax.tree.map(lambda a: a[0], packed))
+        return clue.encode(params, config, jax.tree.map(lambda a: a[0], packed), max_items)
 
     return jax.jit(
         jax.shard_map(

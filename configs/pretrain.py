@@ -41,9 +41,7 @@ PEAK = {
 def _smoke() -> PretrainConfig:
     tiny = TransformerConfig(num_layers=1, num_heads=2, mlp_width=32)
     config = PretrainConfig(
-        encoder=EncoderConfig(
-            width=16, embedding_width=16, item=tiny, service=tiny, max_history=16, max_items=512
-        )
+        encoder=EncoderConfig(width=16, embedding_width=16, item=tiny, service=tiny, max_history=16)
     )
     config.encoder.row_tokens = config.encoder.row_behaviours = 64
     config.train = TrainConfig(steps=20, batch_users=32, log_every=5, eval_every=10)
@@ -81,7 +79,6 @@ def _bag_of_items() -> PretrainConfig:
             service=none,
             project=False,
             normalize_items=True,
-            max_items=65_536,
             item_rows=128,
         ),
         sampling=SamplingConfig(behaviours_kept=0.7, token_dropout=0.3, within_service_weight=0.5),

@@ -63,3 +63,27 @@ def sample_users(
         behaviour_times=np.arange(sum(counts), dtype=np.int64),
         behaviour_offsets=offsets_of(np.array(counts)),
     )
+
+
+def users_with(histories, texts):
+    """Users with these histories.
+
+    Args:
+        histories: of each user, of each service, numbers of items, oldest first.
+        texts: tokens of each item; a user stores those of the items of its histories.
+    """
+    counts = [len(history) for user in histories for history in user]
+    flat = [[item for history in user for item in history] for user in histories]
+    own = [np.unique(np.array(items, int), return_inverse=True) for items in flat]
+    items = np.concatenate([distinct for distinct, _ in own])
+    return Users(
+        user_ids=np.array([f"user-{n}" for n in range(len(histories))], object),
+        services=tuple(f"service-{s}" for s in range(len(histories[0]))),
+        item_ids=items.astype(np.uint64),
+        item_offsets=offsets_of(np.array([len(distinct) for distinct, _ in own])),
+        tokens=np.concatenate([*(texts[item] for item in items), np.zeros(0)]).astype(np.int32),
+        token_offsets=offsets_of(np.array([len(texts[item]) for item in items], int)),
+        behaviour_items=np.concatenate([index for _, index in own]).astype(np.int32),
+        behaviour_times=np.arange(sum(counts), dtype=np.int64),
+        behaviour_offsets=offsets_of(np.array(counts)),
+    )

@@ -91,6 +91,7 @@ def test_fields_have_real_types_that_flags_can_parse(kind):
 # Key -> value that cannot work; the message must name the key.
 PRETRAIN = {
     "encoder.item.num_layers": -1,
+    "encoder.service.num_layers": 33,
     "encoder.service.num_heads": 3,
     "encoder.embedding_width": 64,
     "encoder.max_item_tokens": 10_000,
@@ -98,6 +99,7 @@ PRETRAIN = {
     "sampling.behaviours_kept": 0.0,
     "sampling.token_dropout": 1.5,
     "sampling.generic_guide": -0.1,
+    "sampling.layer_dropout": 1.0,
     "sampling.within_service_weight": -1.0,
     "sampling.min_behaviours": 0,
     "sampling.item_steps": 2_000,

@@ -6,7 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from clue_jax.config import EncoderConfig, PretrainConfig, TransformerConfig
+from clue_jax.config import (
+    AttentionKernel,
+    EncoderConfig,
+    PretrainConfig,
+    SamplingConfig,
+    TransformerConfig,
+)
 from clue_jax.errors import NonFiniteError
 from clue_jax.inference import Embedder, combine, embed_users
 from clue_jax.model import clue
@@ -15,9 +21,7 @@ from tests.samples import VOCABULARY, sample_users
 
 LAYER = TransformerConfig(1, 2, 16)
 CONFIG = PretrainConfig(
-    encoder=EncoderConfig(
-        width=16, embedding_width=8, item=LAYER, service=LAYER, max_history=5, max_items=64
-    )
+    encoder=EncoderConfig(width=16, embedding_width=8, item=LAYER, service=LAYER, max_history=5)
 )
 USERS = sample_users(30, seed=9)
 PARAMS = clue.init(CONFIG.encoder, VOCABULARY, jax.random.key(1))
@@ -58,11 +62,22 @@ def test_some_users_are_embedded_in_the_order_asked_for(whole):
     assert sum(told) == 3
 
 
+def test_nothing_of_how_views_are_drawn_in_training_reaches_an_embedding(whole):
+    drawn = SamplingConfig(layer_dropout=0.5, token_dropout=0.5, behaviours_kept=0.5)
+    z_NSE, _ = embed_users(PARAMS, PretrainConfig(encoder=CONFIG.encoder, sampling=drawn), USERS)
+    np.testing.assert_array_equal(z_NSE, whole[0])
+
+
+def test_a_kernel_that_this_machine_lacks_does_not_keep_a_run_from_being_read(whole):
+    elsewhere = dataclasses.replace(CONFIG.encoder, attention=AttentionKernel.SPLASH)
+    z_NSE, _ = embed_users(PARAMS, PretrainConfig(encoder=elsewhere), USERS)
+    np.testing.assert_allclose(z_NSE, whole[0], atol=1e-6)
+
+
 def test_a_nan_is_refused_with_its_user():
     users = USERS.take(np.flatnonzero(USERS.counts()[:, 1] == 0)[:1])
     token = int(users.tokens[0])
-    embedding = PARAMS["item"]["embedding"].at[token].set(np.nan)
-    broken = {**PARAMS, "item": {**PARAMS["item"], "embedding": embedding}}
+    broken = {**PARAMS, "embedding": PARAMS["embedding"].at[token].set(np.nan)}
     with pytest.raises(NonFiniteError, match=rf"row 0 \({users.user_ids[0]}\)"):
         embed_users(broken, CONFIG, users)
     present = np.flatnonzero((USERS.counts() > 0).any(axis=1))

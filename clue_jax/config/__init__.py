@@ -32,6 +32,7 @@ from clue_jax.config.serving import (
 )
 from clue_jax.config.training import (
     Activation,
+    AttentionKernel,
     CheckpointConfig,
     EncoderConfig,
     LossConfig,
@@ -39,6 +40,7 @@ from clue_jax.config.training import (
     OptimConfig,
     Precision,
     PretrainConfig,
+    Remat,
     SamplingConfig,
     TrainConfig,
     TransformerConfig,
@@ -59,6 +61,8 @@ __all__ = [
     "validate_prepare",
     "Activation",
     "Precision",
+    "Remat",
+    "AttentionKernel",
     "TransformerConfig",
     "EncoderConfig",
     "SamplingConfig",

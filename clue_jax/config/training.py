@@ -21,6 +21,26 @@ class Precision(enum.Enum):
     BFLOAT16 = "bfloat16"
 
 
+class Remat(enum.Enum):
+    """What a chunk keeps of its blocks for the way back; the rest is computed once more."""
+
+    NONE = "none"  # every activation
+    LINEAR = "linear"  # products with weights; attention and what is cheap are computed again
+    FULL = "full"  # inputs of the blocks
+
+
+class AttentionKernel(enum.Enum):
+    """How attention inside a packed row is computed (model/attention.py)."""
+
+    AUTO = "auto"  # the best known one for the device and the length of a row
+    DENSE = "dense"  # all logits of a row at once, on any device
+    CUDNN = "cudnn"  # fused, NVIDIA GPUs, bfloat16
+    SPLASH = "splash"  # fused, TPUs, rows of a multiple of 128
+
+
+MAX_LAYERS = 32  # blocks that an item or a view skips are bits of one word
+
+
 @dataclass
 class TransformerConfig:
     """One of the two levels. Zero layers leave a bag: mean pooling alone."""
@@ -44,14 +64,14 @@ class EncoderConfig:
     max_history: int = 64  # T: behaviours in one view
     project: bool = True  # a linear map to E; off needs embedding_width == width
     normalize_items: bool = False  # unit item vectors before the Service Transformer
-    remat: bool = False  # recompute each block's activations inside a chunk too
-    # The static buffers: a group of users shares one table of distinct items, chunks are computed
-    # one at a time, only as many as there are (see data/packing.py).
-    max_items: int = 4_096  # U: distinct items in a group of users
-    row_tokens: int = 128  # L
+    attention: AttentionKernel = AttentionKernel.AUTO
+    remat: Remat = Remat.LINEAR
+    # Rows are computed in chunks, only as many as there are; what a chunk computes on its way is
+    # forgotten but for its vectors, so these bound the memory (data/packing.py, model/chunked.py).
+    row_tokens: int = 64  # L: longer rows fill better, but attention spans them whole
     item_rows: int = 64  # R: packed rows of tokens in one computed chunk
-    row_behaviours: int = 128  # behaviours in a packed row of histories
-    history_rows: int = 64  # packed rows of histories in one computed chunk
+    row_behaviours: int = 64  # behaviours in a packed row of histories
+    history_rows: int = 32  # packed rows of histories in one computed chunk
 
     @property
     def chunk_items(self) -> int:
@@ -63,11 +83,6 @@ class EncoderConfig:
         """Views of one chunk at most."""
         return self.row_behaviours * max(1, self.history_rows // 4)
 
-    @property
-    def max_behaviours(self) -> int:
-        """Behaviours in the views of one group at most."""
-        return 4 * self.max_items
-
 
 @dataclass
 class SamplingConfig:
@@ -75,6 +90,7 @@ class SamplingConfig:
 
     behaviours_kept: float = 1.0  # chance that a behaviour stays in a view
     token_dropout: float = 0.0  # chance that a token of an item (guide excepted) is left out
+    layer_dropout: float = 0.0  # chance that a block of the encoder skips an item or a view
     generic_guide: float = 0.1  # chance that an item's guide token becomes the generic one
     within_service_weight: float = 0.0  # weight of pairs of two disjoint parts of one history
     item_steps: int = 0  # first steps, in which a view is one single item of the user
@@ -153,11 +169,15 @@ def validate_pretrain(config: PretrainConfig) -> None:
     encoder, sampling, train, mesh = config.encoder, config.sampling, config.train, config.mesh
     for level in ("item", "service"):
         stack: TransformerConfig = getattr(encoder, level)
-        require(stack.num_layers >= 0, f"encoder.{level}.num_layers", "must not be negative")
         require(
-            stack.num_layers == 0 or encoder.width % max(stack.num_heads, 1) == 0,
+            0 <= stack.num_layers <= MAX_LAYERS,
+            f"encoder.{level}.num_layers",
+            f"{stack.num_layers} is not between 0 and {MAX_LAYERS}",
+        )
+        require(
+            stack.num_layers == 0 or encoder.width % (2 * max(stack.num_heads, 1)) == 0,
             f"encoder.{level}.num_heads",
-            f"{stack.num_heads} heads do not divide the width {encoder.width}",
+            f"{stack.num_heads} heads do not part the width {encoder.width} into even widths",
         )
     require(
         encoder.project or encoder.embedding_width == encoder.width,
@@ -175,9 +195,10 @@ def validate_pretrain(config: PretrainConfig) -> None:
         f"{encoder.max_history} does not fit a row of"
         f" encoder.row_behaviours={encoder.row_behaviours}",
     )
-    for name in ("behaviours_kept", "token_dropout", "generic_guide"):
+    for name in ("behaviours_kept", "token_dropout", "layer_dropout", "generic_guide"):
         value = getattr(sampling, name)
         require(0.0 <= value <= 1.0, f"sampling.{name}", f"{value} is not a probability")
+    require(sampling.layer_dropout < 1, "sampling.layer_dropout", "1 leaves no block to learn")
     require(sampling.behaviours_kept > 0, "sampling.behaviours_kept", "must be above 0")
     require(sampling.within_service_weight >= 0, "sampling.within_service_weight", "is negative")
     require(sampling.min_behaviours >= 1, "sampling.min_behaviours", "must be at least 1")

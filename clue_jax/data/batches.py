@@ -13,7 +13,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from clue_jax.config import PretrainConfig
-from clue_jax.data.packing import PackedViews, capacity_for, pack_views
+from clue_jax.data.balance import block_slots, deal, user_loads
+from clue_jax.data.packing import Draws, PackedViews, capacity_for, pack_views
 from clue_jax.data.records import Users
 from clue_jax.data.sampling import (
     batch_users,
@@ -22,7 +23,7 @@ from clue_jax.data.sampling import (
     num_views,
     training_views,
 )
-from clue_jax.parallel.mesh import sharded, users_per_device
+from clue_jax.parallel.mesh import DATA, sharded, users_per_device
 
 
 class Batch(NamedTuple):
@@ -54,6 +55,7 @@ class TrainBatches:
         batch_users(self.eligible, config.train.batch_users, self.seed, 0)
         sampling = config.sampling
         self.views = num_views(len(users.services), sampling)
+        self.loads = user_loads(users, config.encoder)
         self.capacity = capacity_for(
             users.take(self.eligible),
             config.encoder,
@@ -73,21 +75,24 @@ class TrainBatches:
     def host_batch(self, step: int) -> tuple[PackedViews, dict[str, int]]:
         """This host's devices' packed views, stacked, and the sums of their counts."""
         drawn = batch_users(self.eligible, self.config.train.batch_users, self.seed, step)
-        shares = [self._device_share(drawn, device, step) for device in self.local_devices]
-        packed = PackedViews(*(np.stack(a) for a in zip(*(p for p, _ in shares), strict=True)))
-        stats = {key: sum(s[key] for _, s in shares) for key in shares[0][1]}
-        return packed, stats
+        shares = deal(self.loads[drawn], self.mesh.shape[DATA])
+        packed, counts = zip(
+            *(self._device_share(drawn[shares[device]], step) for device in self.local_devices),
+            strict=True,
+        )
+        stats = {key: sum(count[key] for count in counts) for key in counts[0]}
+        work = [block_slots(count, self.config.encoder) for count in counts]
+        # The step takes as long as if every device computed what the busiest does.
+        stats |= {"block_slots": sum(work), "busiest_slots": len(work) * max(work)}
+        return PackedViews(*(np.stack(arrays) for arrays in zip(*packed, strict=True))), stats
 
-    def _device_share(
-        self, drawn: np.ndarray, device: int, step: int
-    ) -> tuple[PackedViews, dict[str, int]]:
+    def _device_share(self, indices: np.ndarray, step: int) -> tuple[PackedViews, dict[str, int]]:
         config = self.config
-        indices = drawn[device * self.per_device : (device + 1) * self.per_device]
         users = self.users.take(indices)
         views = training_views(
             users, indices, config.sampling, config.encoder.max_history, self.seed, step
         )
-        draws = (config.sampling, self.seed, step)
+        draws = Draws(config.sampling, self.seed, step, indices)
         return pack_views(users, views, self.capacity, config.encoder, draws)
 
     def global_batch(self, step: int) -> Batch:

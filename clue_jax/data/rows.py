@@ -61,13 +61,13 @@ def pack_rows(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarra
     return rows, offsets
 
 
-def most_rows(total: int, longest: int, capacity: int, packs: int = 1) -> int:
-    """Rows that `pack_rows` makes at most, in `packs` calls over `total` slots together.
+def most_rows(total: int, longest: int, capacity: int) -> int:
+    """Rows that `pack_rows` makes at most for segments of `total` slots.
 
     No segment of a later row would have fitted into an earlier one. So an earlier row lacks less
-    than `longest` slots, and any two rows of a call together hold more than one row can.
+    than `longest` slots, and any two rows together hold more than one row can.
     """
-    return min(total // (capacity - longest + 1), 2 * total // capacity) + packs
+    return min(total // (capacity - longest + 1), 2 * total // capacity) + 1
 
 
 def _fullest_pattern(left: np.ndarray, capacity: int) -> list[tuple[int, int]]:

@@ -145,7 +145,7 @@ def batch_users(eligible: np.ndarray, batch: int, seed: int, step: int) -> np.nd
 
 
 # Purposes keep the streams of different draws apart.
-_EPOCH, _KEEP, _PART, _SINGLE, _TOKEN, _GUIDE = range(1, 7)
+_EPOCH, _KEEP, _PART, _SINGLE, _TOKEN, _GUIDE, _BLOCK = range(1, 8)
 
 
 # ----------------------------------------------------------------------------------------- views
@@ -267,3 +267,21 @@ def token_draws(
     survivors = np.bincount(owner[kept], minlength=len(lengths))
     kept |= (place == 1) & (survivors[owner] < 2)
     return kept, uniform(_GUIDE, seed, step, item_ids) < config.generic_guide
+
+
+def block_draws(
+    config: SamplingConfig, seed: int, step: int, num_layers: int, *identity: np.ndarray
+) -> np.ndarray:
+    """Which blocks of the encoder each item or view skips: uint32, bit l for block l.
+
+    Args:
+        config: layer_dropout.
+        seed: of the run.
+        step: of the run.
+        num_layers: at most 32.
+        identity: arrays [U] that together stay with an item or a view.
+    """
+    layers = np.arange(num_layers)
+    keys = (key[:, None] for key in identity)
+    skipped = uniform(_BLOCK, seed, step, *keys, layers) < config.layer_dropout
+    return (skipped.astype(np.uint32) << layers.astype(np.uint32)).sum(axis=1, dtype=np.uint32)

@@ -2,12 +2,14 @@
 
 `lax.while_loop` has no reverse mode and `lax.scan` always runs to its full length. The custom
 derivative here saves only the inputs, computes each chunk in use once more on the way back, and
-adds up the gradients of what all chunks share. Calls nest: a chunk may itself be such a loop.
+adds up the gradients of what all chunks share. Rows that a chunk looks up in a table get theirs
+added in place, so a chunk costs the same however large the table is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,81 +17,103 @@ import jax
 import jax.numpy as jnp
 
 Tree = Any
+# (shared, looked_up [..., D], fixed) of one chunk -> [W, D']; its first `count` rows are meaningful
+Compute = Callable[[Tree, jax.Array, Tree], jax.Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Chunks:
+    """What differs between chunks: integers, leading dimension C; no gradient flows into them."""
+
+    index: jax.Array  # [C, ...] rows of the table that a chunk looks up
+    fixed: Tree  # what else a chunk computes with
+    span_C2: jax.Array  # first row of the result that a chunk fills, and how many it fills
+    count: jax.Array  # scalar: chunks in use; a value, so nothing recompiles when it changes
 
 
 def table_of_chunks(
-    compute: Callable[[Tree, Tree, jax.Array], jax.Array],
-    shared: Tree,
-    fixed: Tree,
-    spans_C2: jax.Array,
-    chunks_2: jax.Array,
-    rows: int,
+    compute: Compute, shared: Tree, lookup_XD: jax.Array, chunks: Chunks, rows: int
 ) -> jax.Array:
-    """Computes a range of chunks and lays their rows into one table.
+    """Computes the chunks in use and lays their rows into one table.
 
     Args:
-        compute: (shared, fixed, c) -> [W, D]; its first `count` rows are meaningful.
-        shared: float arrays every chunk uses; gradients flow into it.
-        fixed: integer arrays; no gradient.
-        spans_C2: int32, where in the table the rows of each chunk start, and how many there are.
-            Chunks in use lie end to end in increasing order.
-        chunks_2: int32, the first chunk and one past the last: values, so nothing recompiles when
-            they change.
-        rows: N, rows of the table at most.
+        compute: of one chunk.
+        shared: float arrays every chunk uses.
+        lookup_XD: float table; a chunk gets `lookup_XD[index[c]]`.
+        chunks: their results lie end to end in increasing order.
+        rows: N, rows of the result at most.
 
     Returns:
-        [N, D] table; rows that no chunk holds are zero.
+        [N, D'] table; rows that no chunk holds are zero.
     """
-    return _table(compute, rows, shared, fixed, spans_C2, chunks_2[0], chunks_2[1])
+    return _table(compute, rows, shared, lookup_XD, chunks)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _table(compute, rows, shared, fixed, spans_C2, first, last):
-    shape = jax.eval_shape(compute, shared, fixed, first)
-    width = shape.shape[0]
+def _table(
+    compute: Compute, rows: int, shared: Tree, lookup_XD: jax.Array, chunks: Chunks
+) -> jax.Array:
+    one = jax.eval_shape(lambda: _chunk(compute, shared, lookup_XD, chunks, 0))
     # A chunk writes all its W rows; the next one overwrites those beyond its count.
-    table = jnp.zeros((rows + width, *shape.shape[1:]), shape.dtype)
+    table = jnp.zeros((rows + one.shape[0], *one.shape[1:]), one.dtype)
 
     def body(c: jax.Array, table: jax.Array) -> jax.Array:
-        start, count = spans_C2[c]
-        out = _only(count, compute(shared, fixed, c))
+        start, count = chunks.span_C2[c]
+        out = _only(count, _chunk(compute, shared, lookup_XD, chunks, c))
         return jax.lax.dynamic_update_slice_in_dim(table, out, start, axis=0)
 
-    return jax.lax.fori_loop(first, last, body, _varying(table, last))[:rows]
+    return jax.lax.fori_loop(0, chunks.count, body, _varying(table, chunks.count))[:rows]
 
 
-def _forward(compute, rows, shared, fixed, spans_C2, first, last):
-    table = _table(compute, rows, shared, fixed, spans_C2, first, last)
-    return table, (shared, fixed, spans_C2, first, last)
+def _forward(
+    compute: Compute, rows: int, shared: Tree, lookup_XD: jax.Array, chunks: Chunks
+) -> tuple[jax.Array, Tree]:
+    return _table(compute, rows, shared, lookup_XD, chunks), (shared, lookup_XD, chunks)
 
 
-def _backward(compute, rows, saved, table_bar):
-    shared, fixed, spans_C2, first, last = saved
-    width = jax.eval_shape(compute, shared, fixed, first).shape[0]
+def _backward(compute: Compute, rows: int, saved: Tree, table_bar: jax.Array) -> Tree:
+    shared, lookup_XD, chunks = saved
+    width = jax.eval_shape(lambda: _chunk(compute, shared, lookup_XD, chunks, 0)).shape[0]
     padded = jnp.pad(table_bar, ((0, width),) + ((0, 0),) * (table_bar.ndim - 1))
 
-    def body(c: jax.Array, total: Tree) -> Tree:
-        start, count = spans_C2[c]
+    def body(c: jax.Array, totals: tuple[Tree, jax.Array]) -> tuple[Tree, jax.Array]:
+        start, count = chunks.span_C2[c]
+        index, fixed = _of_chunk(chunks, c)
         out_bar = jax.lax.dynamic_slice_in_dim(padded, start, width, axis=0)
-        _, pull = jax.vjp(lambda shared: compute(shared, fixed, c), shared)
-        return jax.tree.map(jnp.add, total, pull(_only(count, out_bar))[0])
+        _, pull = jax.vjp(
+            lambda shared, looked_up: compute(shared, looked_up, fixed), shared, lookup_XD[index]
+        )
+        shared_bar, looked_up_bar = pull(_only(count, out_bar))
+        return jax.tree.map(jnp.add, totals[0], shared_bar), totals[1].at[index].add(looked_up_bar)
 
-    zeros = _varying(jax.tree.map(jnp.zeros_like, shared), last)
-    return jax.lax.fori_loop(first, last, body, zeros), None, None, None, None
+    zeros = _varying(jax.tree.map(jnp.zeros_like, (shared, lookup_XD)), chunks.count)
+    return *jax.lax.fori_loop(0, chunks.count, body, zeros), None
 
 
 _table.defvjp(_forward, _backward)
+
+
+def _chunk(
+    compute: Compute, shared: Tree, lookup_XD: jax.Array, chunks: Chunks, c: jax.Array | int
+) -> jax.Array:
+    index, fixed = _of_chunk(chunks, c)
+    return compute(shared, lookup_XD[index], fixed)
+
+
+def _of_chunk(chunks: Chunks, c: jax.Array | int) -> tuple[jax.Array, Tree]:
+    return chunks.index[c], jax.tree.map(lambda a: a[c], chunks.fixed)
 
 
 def _only(count: jax.Array, rows_WD: jax.Array) -> jax.Array:
     return jnp.where(jnp.arange(rows_WD.shape[0])[:, None] < count, rows_WD, 0)
 
 
-def _varying(init: Tree, last: jax.Array) -> Tree:
+def _varying(init: Tree, count: jax.Array) -> Tree:
     """Lets loop-carried zeros vary over the mesh axes that the trip count varies over.
 
     Inside `shard_map` a carry must keep its type, and a constant is the same on all devices. Adding
     an integer zero computed from the trip count says otherwise in every version of JAX.
     """
-    zero = last - last
+    zero = count - count
     return jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), init)

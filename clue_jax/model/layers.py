@@ -8,14 +8,24 @@ not depend on where in a row it lies.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from clue_jax.config import Activation, EncoderConfig, Precision, TransformerConfig
+from clue_jax.config import (
+    Activation,
+    AttentionKernel,
+    EncoderConfig,
+    Precision,
+    Remat,
+    TransformerConfig,
+)
+from clue_jax.model.attention import attend
+from clue_jax.model.matmul import LINEAR, linear
 
-_MASKED = -1e30
 _NORM_EPSILON = 1e-6
 
 
@@ -50,30 +60,27 @@ class Attention(nnx.Module):
         head = width // heads
         init = jax.nn.initializers.normal(width**-0.5)
         out = jax.nn.initializers.normal(width**-0.5 * residual_scale)
-        self.qkv = nnx.Param(init(rngs.params(), (3, width, heads, head), jnp.float32))
+        self.qkv = nnx.Param(init(rngs.params(), (width, 3, heads, head), jnp.float32))
         self.out = nnx.Param(out(rngs.params(), (heads, head, width), jnp.float32))
 
-    def __call__(self, x_RLD: jax.Array, segment_RL: jax.Array) -> jax.Array:
-        dtype = x_RLD.dtype
-        q, k, v = jnp.einsum("RLD,nDHK->nRLHK", x_RLD, self.qkv[...].astype(dtype))
-        q, k = rotate(q), rotate(k)
-        logits = jnp.einsum("RLHK,RMHK->RHLM", q, k, preferred_element_type=jnp.float32)
-        same_RLM = segment_RL[:, :, None] == segment_RL[:, None, :]
-        logits = jnp.where(same_RLM[:, None], logits * q.shape[-1] ** -0.5, _MASKED)
-        weights = jax.nn.softmax(logits, axis=-1).astype(dtype)
-        mixed = jnp.einsum("RHLM,RMHK->RLHK", weights, v)
-        return jnp.einsum("RLHK,HKD->RLD", mixed, self.out[...].astype(dtype))
+    def __call__(
+        self, x_RLD: jax.Array, segment_RL: jax.Array, kernel: AttentionKernel
+    ) -> jax.Array:
+        q, k, v = jnp.moveaxis(linear(x_RLD, self.qkv[...]), (2, 3), (0, 2))  # [R, H, L, K]
+        mixed_RHLK = attend(kernel, rotate(q), rotate(k), v, segment_RL)
+        mixed_RLD = jnp.swapaxes(mixed_RHLK, 1, 2).reshape(x_RLD.shape)
+        return linear(mixed_RLD, self.out[...].reshape(-1, x_RLD.shape[-1]))
 
 
-def rotate(x_RLHK: jax.Array) -> jax.Array:
+def rotate(x_RHLK: jax.Array) -> jax.Array:
     """Rotary positions along L, in float32."""
-    length, half = x_RLHK.shape[1], x_RLHK.shape[-1] // 2
+    length, half = x_RHLK.shape[2], x_RHLK.shape[3] // 2
     frequency_K = 10_000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angle_LK = jnp.arange(length, dtype=jnp.float32)[:, None] * frequency_K[None, :]
-    cos, sin = jnp.cos(angle_LK)[None, :, None], jnp.sin(angle_LK)[None, :, None]
-    first, second = jnp.split(x_RLHK.astype(jnp.float32), [half], axis=-1)
+    cos, sin = jnp.cos(angle_LK)[None, None], jnp.sin(angle_LK)[None, None]
+    first, second = jnp.split(x_RHLK.astype(jnp.float32), [half], axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
-    return turned.astype(x_RLHK.dtype)
+    return turned.astype(x_RHLK.dtype)
 
 
 class Mlp(nnx.Module):
@@ -91,16 +98,16 @@ class Mlp(nnx.Module):
         gates = 2 if activation is Activation.SWIGLU else 1
         init = jax.nn.initializers.normal(width**-0.5)
         out = jax.nn.initializers.normal(hidden**-0.5 * residual_scale)
-        self.up = nnx.Param(init(rngs.params(), (gates, width, hidden), jnp.float32))
+        self.up = nnx.Param(init(rngs.params(), (width, gates, hidden), jnp.float32))
         self.down = nnx.Param(out(rngs.params(), (hidden, width), jnp.float32))
 
     def __call__(self, x_RLD: jax.Array) -> jax.Array:
-        up = jnp.einsum("RLD,gDF->gRLF", x_RLD, self.up[...].astype(x_RLD.dtype))
+        up_RLgF = linear(x_RLD, self.up[...])
         if self.activation is Activation.SWIGLU:
-            hidden_RLF = jax.nn.silu(up[0]) * up[1]
+            hidden_RLF = jax.nn.silu(up_RLgF[:, :, 0]) * up_RLgF[:, :, 1]
         else:
-            hidden_RLF = jax.nn.gelu(up[0])
-        return jnp.einsum("RLF,FD->RLD", hidden_RLF, self.down[...].astype(x_RLD.dtype))
+            hidden_RLF = jax.nn.gelu(up_RLgF[:, :, 0])
+        return linear(hidden_RLF, self.down[...])
 
 
 class Block(nnx.Module):
@@ -114,31 +121,81 @@ class Block(nnx.Module):
         self.mlp_norm = Norm(config.width)
         self.mlp = Mlp(config.width, stack.mlp_width, config.activation, residual_scale, rngs)
 
-    def __call__(self, x_RLD: jax.Array, segment_RL: jax.Array) -> jax.Array:
-        x_RLD = x_RLD + self.attention(self.attention_norm(x_RLD), segment_RL)
-        return x_RLD + self.mlp(self.mlp_norm(x_RLD))
+    def __call__(
+        self,
+        x_RLD: jax.Array,
+        segment_RL: jax.Array,
+        kernel: AttentionKernel,
+        gain_RL: jax.Array | None,
+    ) -> jax.Array:
+        """Adds attention and MLP to the residual stream, each times the slot's gain."""
+
+        def scaled(branch_RLD: jax.Array) -> jax.Array:
+            return branch_RLD if gain_RL is None else branch_RLD * gain_RL[..., None]
+
+        x_RLD += scaled(self.attention(self.attention_norm(x_RLD), segment_RL, kernel))
+        return x_RLD + scaled(self.mlp(self.mlp_norm(x_RLD)))
 
 
 class Stack(nnx.Module):
     """`num_layers` blocks with stacked parameters, run by one scan."""
 
     def __init__(self, config: EncoderConfig, stack: TransformerConfig, rngs: nnx.Rngs):
-        self.num_layers = stack.num_layers
-        self.remat = config.remat
+        self.config, self.stack = config, stack
         if stack.num_layers:
             make = nnx.vmap(lambda key: Block(config, stack, nnx.Rngs(params=key)))
             self.blocks = make(jax.random.split(rngs.params(), stack.num_layers))
 
-    def __call__(self, x_RLD: jax.Array, segment_RL: jax.Array) -> jax.Array:
-        if not self.num_layers:
+    def __call__(
+        self,
+        x_RLD: jax.Array,
+        segment_RL: jax.Array,
+        kernel: AttentionKernel = AttentionKernel.DENSE,
+        skips: Skips | None = None,
+    ) -> jax.Array:
+        """Runs the blocks.
+
+        Args:
+            x_RLD: packed rows.
+            segment_RL: segment of each slot.
+            kernel: of attention.
+            skips: blocks that segments leave out; None: none.
+        """
+        if not self.stack.num_layers:
             return x_RLD
         graph, stacked = nnx.split(self.blocks)
 
-        def body(x_RLD: jax.Array, layer: nnx.State) -> tuple[jax.Array, None]:
-            return nnx.merge(graph, layer)(x_RLD, segment_RL), None
+        def body(x_RLD: jax.Array, layer: tuple[nnx.State, jax.Array]) -> tuple[jax.Array, None]:
+            block, number = layer
+            gain_RL = skips and skips.gain(segment_RL, number).astype(x_RLD.dtype)
+            return nnx.merge(graph, block)(x_RLD, segment_RL, kernel, gain_RL), None
 
-        body = jax.checkpoint(body, prevent_cse=False) if self.remat else body
-        return jax.lax.scan(body, x_RLD, stacked)[0]
+        layers = stacked, jnp.arange(self.stack.num_layers, dtype=jnp.uint32)
+        return jax.lax.scan(_recomputed(body, self.config.remat), x_RLD, layers)[0]
+
+
+class Skips(NamedTuple):
+    """Stochastic depth (Huang et al., arXiv 1603.09382), drawn on the host for each segment."""
+
+    bits_U: jax.Array  # uint32: bit l is set where the segment skips block l
+    rate: float  # chance of a skip; the blocks that stay make up for it
+
+    def gain(self, segment_RL: jax.Array, layer: jax.Array) -> jax.Array:
+        """What each slot multiplies the branches of a block by: 0, or 1 / (1 - rate)."""
+        skipped_U = (self.bits_U >> layer) & 1
+        # Padding names a segment beyond the last; what it computes is never looked at.
+        slots_RL = jnp.minimum(segment_RL, len(self.bits_U) - 1)
+        return jnp.where(skipped_U[slots_RL] == 0, 1.0 / (1.0 - self.rate), 0.0)
+
+
+def _recomputed(body: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
+    """A block that keeps for the way back what the setting says."""
+    if remat is Remat.NONE:
+        return body
+    policy = None
+    if remat is Remat.LINEAR:
+        policy = jax.checkpoint_policies.save_only_these_names(LINEAR)
+    return jax.checkpoint(body, prevent_cse=False, policy=policy)
 
 
 def segment_mean(x_RLD: jax.Array, segment_RL: jax.Array, segments: int) -> jax.Array:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from clue_jax.config import EncoderConfig
-from clue_jax.model.layers import Norm, Stack, compute_dtype, segment_mean, unit
+from clue_jax.config import AttentionKernel, EncoderConfig
+from clue_jax.model.layers import Norm, Skips, Stack, compute_dtype, segment_mean, unit
 
 
 class ServiceEncoder(nnx.Module):
@@ -22,19 +22,28 @@ class ServiceEncoder(nnx.Module):
             shape = (config.width, config.embedding_width)
             self.projection = nnx.Param(init(rngs.params(), shape, jnp.float32))
 
-    def __call__(self, items_RTD: jax.Array, view_RT: jax.Array, views: int) -> jax.Array:
+    def __call__(
+        self,
+        items_RTD: jax.Array,
+        view_RT: jax.Array,
+        views: int,
+        kernel: AttentionKernel = AttentionKernel.DENSE,
+        skips: Skips | None = None,
+    ) -> jax.Array:
         """Encodes packed histories.
 
         Args:
             items_RTD: item vectors, oldest first in each view.
             view_RT: number of the view that each slot belongs to; `views` where padding.
             views: number of views.
+            kernel: of attention.
+            skips: blocks that views leave out.
 
         Returns:
             [views, E] float32 unit vectors; views that no slot belongs to are meaningless.
         """
         x_RTD = items_RTD.astype(compute_dtype(self.config.precision))
-        pooled_VD = segment_mean(self.stack(x_RTD, view_RT), view_RT, views)
+        pooled_VD = segment_mean(self.stack(x_RTD, view_RT, kernel, skips), view_RT, views)
         if self.config.project:
             pooled_VD = jnp.einsum("VD,DE->VE", self.norm(pooled_VD), self.projection[...])
         return unit(pooled_VD)

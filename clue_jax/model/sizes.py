@@ -36,7 +36,7 @@ def preset(name: str) -> EncoderConfig:
         max_history=256,
         row_tokens=128,
         row_behaviours=256,
-        remat=width >= 768,
+        history_rows=32,
     )
 
 
@@ -76,6 +76,20 @@ def forward_flops(config: EncoderConfig, counts: Mapping[str, int]) -> float:
 def loss_flops(config: EncoderConfig, batch: int, pairs: int) -> float:
     """Forward FLOPs of the similarities of a global batch for each pair of views."""
     return pairs * 2.0 * batch**2 * config.embedding_width
+
+
+def step_flops(config: EncoderConfig, counts: Mapping[str, int], batch: int, pairs: int) -> float:
+    """Useful FLOPs of a train step: what MFU and compute budgets count.
+
+    Backward costs twice the forward; recomputation is the price of memory, not useful work.
+
+    Args:
+        config: of the encoder.
+        counts: as `forward_flops`, of the whole global batch.
+        batch: B, users in it.
+        pairs: pairs of views in the loss.
+    """
+    return 3.0 * (forward_flops(config, counts) + loss_flops(config, batch, pairs))
 
 
 def _matrix_parameters(config: EncoderConfig, stack: TransformerConfig) -> int:

@@ -25,8 +25,9 @@ from clue_jax.data.sampling import view_pairs
 from clue_jax.data.source import open_dataset
 from clue_jax.errors import NonFiniteError, Preempted
 from clue_jax.files import lease
-from clue_jax.model.sizes import forward_flops, loss_flops, parameter_count
+from clue_jax.model.sizes import step_flops
 from clue_jax.parallel.mesh import make_mesh, replicated, users_per_device
+from clue_jax.training.banner import compiled_line, run_lines
 from clue_jax.training.checkpoint import Checkpoints
 from clue_jax.training.metrics import MetricsWriter, Row, peak_flops, say_row
 from clue_jax.training.optim import make_schedule
@@ -100,8 +101,10 @@ class Run:
         vocab_size: int,
     ):
         self.config, self.batches, self.validation, self.mesh = config, batches, validation, mesh
+        for line in run_lines(config, batches, vocab_size):
+            say(line)
         self.pairs = view_pairs(len(batches.users.services), config.sampling)
-        self.step = make_step(config, self.pairs, mesh)
+        self.step = make_step(config, self.pairs, mesh, batches.capacity.items)
         self.schedule = make_schedule(config)
         self.peak = peak_flops()
         saved = config.checkpoint
@@ -113,7 +116,6 @@ class Run:
         )
         self.state, self.first = self._restore_or_init(vocab_size)
         self.writer = MetricsWriter(directory, self.first)
-        self._banner(vocab_size)
 
     def _restore_or_init(self, vocab_size: int) -> tuple[TrainState, int]:
         whole = replicated(self.mesh)
@@ -130,21 +132,6 @@ class Run:
         return TrainState(
             step, restored.parts["params"], restored.parts["optimizer"]
         ), restored.step
-
-    def _banner(self, vocab_size: int) -> None:
-        batches, train = self.batches, self.config.train
-        total = len(batches.users)
-        say(
-            f"{jax.device_count()} x {jax.devices()[0].device_kind}, mesh {dict(self.mesh.shape)};"
-            f" {parameter_count(self.config.encoder, vocab_size):,} parameters;"
-            f" {train.batch_users} users a batch ({train.batch_users - 1} negatives per anchor)"
-        )
-        say(
-            f"{len(batches.eligible):,} of {total:,} training users have a positive pair;"
-            f" {batches.steps_per_epoch} steps an epoch, {train.steps} steps; buffers per device:"
-            f" {batches.capacity.groups} groups, {batches.capacity.item_chunks} item and"
-            f" {batches.capacity.history_chunks} history chunks"
-        )
 
     def compute(self, signals: _Signals) -> None:
         """Runs the steps that are left; see the module's docstring for their order."""
@@ -178,7 +165,7 @@ class Run:
         """Compiles ahead, so that no rate contains it and no batch can start it again."""
         began = time.perf_counter()
         compiled = self.step.lower(self.state, batch.packed).compile()
-        say(f"compiled the step in {time.perf_counter() - began:.1f} s")
+        say(compiled_line(compiled, time.perf_counter() - began, batch))
         return compiled
 
     def _is_due(self, done: int) -> bool:
@@ -211,9 +198,8 @@ class Run:
         batch = config.train.batch_users
         row["users_per_second"] = batch * meter.steps / meter.seconds
         counts = {key: meter.stats[key] * jax.process_count() for key in meter.stats}
-        loss = meter.steps * loss_flops(config.encoder, batch, len(self.pairs))
-        # Backward costs twice the forward; recomputation is not useful work and is left out.
-        rate = 3.0 * (forward_flops(config.encoder, counts) + loss) / meter.seconds
+        pairs = meter.steps * len(self.pairs)
+        rate = step_flops(config.encoder, counts, batch, pairs) / meter.seconds
         row["flops_per_second"] = rate
         row["mfu"] = rate / self.peak if self.peak else None
         row["epoch"] = done / self.batches.steps_per_epoch
@@ -265,6 +251,8 @@ class _Meter:
             **means,
             "data_wait": self.waited / self.seconds,
             "fill": self.stats["tokens"] / max(1, self.stats["token_slots"]),
+            "imbalance": self.stats["busiest_slots"] / max(1, self.stats["block_slots"]),
+            "truncated": self.stats["truncated"] / max(1, self.stats["items"]),
             "tokens_per_second": self.stats["tokens"] / self.seconds,
             "time": time.time(),
         }

@@ -16,7 +16,14 @@ from clue_jax.errors import CheckpointError
 from clue_jax.files import read_json, write_bytes, write_json
 
 # What a continued run may change; everything else decides what is computed and must match.
-_MAY_CHANGE = ("mesh.", "checkpoint.", "train.log_every", "train.eval_", "encoder.remat")
+_MAY_CHANGE = (
+    "mesh.",
+    "checkpoint.",
+    "train.log_every",
+    "train.eval_",
+    "encoder.remat",
+    "encoder.attention",
+)
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "clue_jax")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,19 +23,28 @@ from clue_jax.training.optim import make_optimizer
 from clue_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
+Encode = Callable[[clue.Params, PackedViews], tuple[jax.Array, jax.Array]]
 
 
 def make_step(
-    config: PretrainConfig, pairs: tuple[ViewPair, ...], mesh: Mesh
+    config: PretrainConfig, pairs: tuple[ViewPair, ...], mesh: Mesh, max_items: int
 ) -> jax.stages.Wrapped:
     """The jitted (state, packed batch) -> (state, metrics) for a mesh; the state is donated.
+
+    `max_items` is U, the distinct items of one device at most.
 
     The batch has a leading device dimension. Metrics are float32 scalars: `loss` (weighted mean of
     InfoNCE over the pairs of views), `retrieval_at_1`, `logit_scale`, `gradient_norm`.
     """
     optimizer = make_optimizer(config)
+    backend = mesh.devices.flat[0].platform  # compiling for another machine, not where we are
+
+    def encode(params: clue.Params, packed: PackedViews) -> tuple[jax.Array, jax.Array]:
+        dropout = config.sampling.layer_dropout
+        return clue.encode(params, config.encoder, packed, max_items, dropout, backend)
+
     gradients = jax.shard_map(
-        lambda params, packed: _gradients(config, pairs, params, packed),
+        partial(_gradients, encode, pairs),
         mesh=mesh,
         in_specs=(P(), P(DATA)),
         out_specs=(P(), P()),
@@ -59,7 +70,7 @@ def make_step(
 
 
 def _gradients(
-    config: PretrainConfig, pairs: tuple[ViewPair, ...], params: Any, packed: PackedViews
+    encode: Encode, pairs: tuple[ViewPair, ...], params: Any, packed: PackedViews
 ) -> tuple[Any, Metrics]:
     """One device's part: its own share of the loss, then the sum of all shares' gradients."""
     packed = jax.tree.map(lambda a: a[0], packed)
@@ -69,7 +80,7 @@ def _gradients(
     totals = [jax.lax.psum((present_Vb[p.first] & present_Vb[p.second]).sum(), DATA) for p in pairs]
 
     def share(params: Any) -> tuple[jax.Array, jax.Array]:
-        z_VbE, _ = clue.encode(params["encoder"], config.encoder, packed)
+        z_VbE, _ = encode(params["encoder"], packed)
         scale = jnp.exp(params["log_scale"])
         loss, hits = jnp.zeros(()), jnp.zeros(())
         for pair, total in zip(pairs, totals, strict=True):

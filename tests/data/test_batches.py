@@ -1,5 +1,6 @@
-"""Batches: equal on any number of devices, in order, from any step, errors passed on."""
+"""Batches: the same views on any number of devices, in order, from any step, errors passed on."""
 
+import dataclasses
 import threading
 
 import jax
@@ -7,7 +8,10 @@ import numpy as np
 import pytest
 
 from clue_jax.config import EncoderConfig, PretrainConfig, SamplingConfig, TrainConfig
+from clue_jax.data.balance import deal
 from clue_jax.data.batches import TrainBatches
+from clue_jax.data.packing import PackedViews
+from clue_jax.data.sampling import batch_users
 from clue_jax.errors import ConfigError
 from clue_jax.parallel.mesh import DATA
 from tests.data.test_packing import unpack
@@ -15,9 +19,13 @@ from tests.samples import sample_users
 
 USERS = sample_users(60, seed=4)
 CONFIG = PretrainConfig(
-    encoder=EncoderConfig(max_history=6, max_items=64, row_tokens=32, row_behaviours=16),
+    encoder=EncoderConfig(max_history=6, row_tokens=32, row_behaviours=16),
     sampling=SamplingConfig(
-        behaviours_kept=0.7, token_dropout=0.2, within_service_weight=0.5, generic_guide=0.1
+        behaviours_kept=0.7,
+        token_dropout=0.2,
+        within_service_weight=0.5,
+        generic_guide=0.1,
+        layer_dropout=0.3,
     ),
     train=TrainConfig(batch_users=16),
 )
@@ -32,29 +40,52 @@ def batches_on(devices, config=CONFIG, fingerprint=FINGERPRINT):
     return TrainBatches(USERS, config, fingerprint, mesh_of(devices))
 
 
-def views_of(packed):
-    """[user][view] of a stacked batch, whatever its number of devices."""
-    devices = len(packed.num_groups)
-    users = range(CONFIG.train.batch_users // devices)
-    parts = [type(packed)(*(array[d] for array in packed)) for d in range(devices)]
-    return [row for part in parts for row in unpack(part, CONFIG.encoder, users)]
+def users_of(batches, step):
+    """{user: its views, with the blocks that items and views skip} of a step."""
+    packed, _ = batches.host_batch(step)
+    devices = batches.mesh.size
+    drawn = batch_users(batches.eligible, CONFIG.train.batch_users, batches.seed, step)
+    shares = deal(batches.loads[drawn], devices)
+    parts = [PackedViews(*(array[device] for array in packed)) for device in range(devices)]
+    views = [
+        dict(zip(drawn[share], unpack(part, share, skips=True), strict=True))
+        for share, part in zip(shares, parts, strict=True)
+    ]
+    assert sum(map(len, views)) == CONFIG.train.batch_users
+    return {user: row for part in views for user, row in part.items()}
 
 
 @pytest.mark.parametrize("devices", [2, 8])
-def test_the_global_batch_does_not_depend_on_the_devices(devices):
+def test_the_views_of_a_user_do_not_depend_on_the_devices(devices):
     for step in (0, 5):
-        alone, _ = batches_on(1).host_batch(step)
-        dealt, _ = batches_on(devices).host_batch(step)
-        assert views_of(dealt) == views_of(alone)
-        assert dealt.tokens_CRL.shape[0] == devices
+        alone, dealt = (users_of(batches_on(n), step) for n in (1, devices))
+        assert dealt == alone and len(alone) == CONFIG.train.batch_users
+        assert batches_on(devices).host_batch(step)[0].tokens_CRL.shape[0] == devices
 
 
 def test_batches_follow_seed_step_and_dataset():
-    first = views_of(batches_on(1).host_batch(0)[0])
-    assert first == views_of(batches_on(1).host_batch(0)[0])
-    assert first != views_of(batches_on(1).host_batch(1)[0])
-    other = batches_on(1, fingerprint="f" * 64).host_batch(0)[0]
-    assert first != views_of(other)
+    first = users_of(batches_on(1), 0)
+    assert first == users_of(batches_on(1), 0)
+    assert first != users_of(batches_on(1), 1)
+    assert first != users_of(batches_on(1, fingerprint="f" * 64), 0)
+    assert first != users_of(batches_on(1, dataclasses.replace(CONFIG, seed=1)), 0)
+
+
+def test_counts_are_summed_over_devices_and_the_busiest_is_known():
+    """Work: slots times blocks of their level, pooling one of them."""
+    batches = batches_on(8)
+    packed, stats = batches.host_batch(0)
+    alone = batches_on(1).host_batch(0)[1]
+    for key in ("behaviours", "behaviour_pairs", "views"):
+        assert stats[key] == alone[key]
+    assert stats["items"] > alone["items"]  # users of other devices share none of them
+    encoder = CONFIG.encoder
+    slots = packed.num_item_chunks * encoder.item_rows * encoder.row_tokens
+    work = slots * (encoder.item.num_layers + 1)
+    slots = packed.num_view_chunks * encoder.history_rows * encoder.row_behaviours
+    work = work + slots * (encoder.service.num_layers + 1)
+    assert stats["block_slots"] == work.sum() and stats["busiest_slots"] == 8 * work.max()
+    assert alone["block_slots"] == alone["busiest_slots"]
 
 
 def test_prefetch_gives_the_steps_in_order_wherever_it_starts():

@@ -1,6 +1,7 @@
 """Packed buffers hold exactly the views they were made from, within bounds that always suffice."""
 
 import dataclasses
+from functools import partial
 
 import hypothesis.strategies as st
 import numpy as np
@@ -8,16 +9,14 @@ import pytest
 from hypothesis import given, settings
 
 from clue_jax.config import EncoderConfig, SamplingConfig
-from clue_jax.data.packing import capacity_for, pack_views
-from clue_jax.data.sampling import full_views, num_views, token_draws, training_views
+from clue_jax.data.packing import Draws, capacity_for, pack_views
+from clue_jax.data.sampling import block_draws, full_views, num_views, token_draws, training_views
 from clue_jax.data.tokenizer import GENERIC_GUIDE
-from clue_jax.errors import ConfigError
 from tests.samples import sample_users
 
 USERS = sample_users(40, seed=2)
-# Small groups and chunks: a batch needs several of each.
+# Small chunks: a batch needs several of each kind.
 SMALL = EncoderConfig(
-    max_items=14,
     max_item_tokens=6,
     max_history=5,
     row_tokens=12,
@@ -28,36 +27,37 @@ SMALL = EncoderConfig(
 WITHIN = SamplingConfig(within_service_weight=0.5, behaviours_kept=0.8)
 
 
-def unpack(packed, config, users):
-    """Views as lists of token tuples, [user][view], read the way the encoder reads buffers."""
-    histories = {}
-    for group in range(int(packed.num_groups)):
-        items = _segments(
-            packed.tokens_CRL,
-            packed.token_item_CRL,
-            packed.item_span_C2,
-            packed.group_item_chunks_G2[group],
-        )
-        assert len(items) <= config.max_items
-        views = _segments(
-            packed.history_CRT,
-            packed.history_view_CRT,
-            packed.view_span_C2,
-            packed.group_history_chunks_G2[group],
-        )
-        first, count = packed.group_view_span_G2[group]
-        assert len(views) == count
-        for place, view in enumerate(views):
-            histories[first + place] = [items[item] for item in view]
+def unpack(packed, users, *, skips=False):
+    """Views as lists of token tuples, [user][view], read the way the encoder reads buffers.
+
+    Args:
+        packed: of one device.
+        users: those it was made from.
+        skips: whether each item becomes (tokens, bits) and each view (bits, items), with the bits
+            of the blocks that they skip.
+    """
+    items = _segments(
+        packed.tokens_CRL, packed.token_item_CRL, packed.item_span_C2, packed.num_item_chunks
+    )
+    views = _segments(
+        packed.history_CRT, packed.history_view_CRT, packed.view_span_C2, packed.num_view_chunks
+    )
+    if skips:
+        item_bits = _bits(packed.item_skips_CU, packed.item_span_C2, packed.num_item_chunks)
+        items = list(zip(items, item_bits, strict=True))
+    histories = [[items[item] for item in view] for view in views]
+    if skips:
+        view_bits = _bits(packed.view_skips_CU, packed.view_span_C2, packed.num_view_chunks)
+        histories = list(zip(view_bits, histories, strict=True))
     slots = packed.view_slot_Vb.T[: len(users)]
-    assert sorted(slots[slots >= 0].tolist()) == sorted(histories)
+    assert sorted(slots[slots >= 0].tolist()) == list(range(len(histories)))
     return [[histories[slot] if slot >= 0 else [] for slot in row] for row in slots.tolist()]
 
 
 def _segments(values_CRL, owner_CRL, span_C2, chunks):
-    """Values of each segment of the given chunks, in the order in which the chunks hold them."""
+    """Values of each segment of the chunks in use, in the order in which they hold them."""
     segments = []
-    for chunk in range(*chunks):
+    for chunk in range(chunks):
         start, count = span_C2[chunk]
         assert start == len(segments)
         for owner in range(count):
@@ -65,6 +65,10 @@ def _segments(values_CRL, owner_CRL, span_C2, chunks):
             assert len(set(rows.tolist())) == 1 and (np.diff(columns) == 1).all()
             segments.append(tuple(values_CRL[chunk][rows, columns].tolist()))
     return segments
+
+
+def _bits(skips_CU, span_C2, chunks):
+    return [bits for c in range(chunks) for bits in skips_CU[c, : span_C2[c, 1]].tolist()]
 
 
 def expected(users, views, config):
@@ -90,12 +94,13 @@ def pack(users, config=SMALL, sampling=WITHIN, draws=None, capacity=None):
 
 
 @pytest.mark.parametrize("sampling", [SamplingConfig(), WITHIN], ids=["services", "parts"])
-@pytest.mark.parametrize("max_items", [14, 25, 4_096])
-def test_buffers_hold_the_views(sampling, max_items):
-    config = dataclasses.replace(SMALL, max_items=max_items)
+@pytest.mark.parametrize("rows", [1, 2, 64])
+def test_buffers_hold_the_views(sampling, rows):
+    config = dataclasses.replace(SMALL, item_rows=rows, history_rows=rows)
     views, packed, _ = pack(USERS, config, sampling)
-    assert (int(packed.num_groups) > 1) == (max_items < 4_096)
-    assert unpack(packed, config, USERS) == expected(USERS, views, config)
+    several = packed.num_item_chunks > 2 and packed.num_view_chunks > 2
+    assert several == (rows < 64)
+    assert unpack(packed, USERS) == expected(USERS, views, config)
 
 
 @given(st.lists(st.integers(0, 39), min_size=1, max_size=12, unique=True), st.integers(0, 50))
@@ -105,21 +110,22 @@ def test_capacity_for_all_users_suffices_for_any_of_them(chosen, step):
     users = USERS.take(chosen)
     views = training_views(users, np.array(chosen), WITHIN, SMALL.max_history, 0, step)
     packed, _ = pack_views(users, views, capacity, SMALL)
-    assert unpack(packed, SMALL, users) == expected(users, views, SMALL)
+    assert unpack(packed, users) == expected(users, views, SMALL)
 
 
 def test_shapes_do_not_depend_on_the_batch():
     capacity = capacity_for(USERS, SMALL, 10, 6, parts=True)
     few, many = (pack(USERS.take(range(n)), capacity=capacity)[1] for n in (1, 10))
     assert [a.shape for a in few] == [a.shape for a in many]
-    assert all(array.dtype == np.int32 for array in many)
+    types = {name: array.dtype for name, array in many._asdict().items()}
+    assert types.pop("item_skips_CU") == types.pop("view_skips_CU") == np.uint32
+    assert set(types.values()) == {np.dtype(np.int32)}
 
 
-def test_an_item_is_stored_once_in_a_group():
-    one_group = dataclasses.replace(SMALL, max_items=4_096)
-    views, _, stats = pack(USERS, one_group)
-    assert stats["items"] == len(np.unique(USERS.item_ids[views.items]))
-    assert stats["items"] < pack(USERS, SMALL)[2]["items"] < len(views.items)
+def test_an_item_is_stored_once_for_all_users():
+    views, packed, stats = pack(USERS)
+    assert stats["items"] == len(np.unique(USERS.item_ids[views.items])) < len(views.items)
+    assert stats["items"] == packed.item_span_C2[:, 1].sum()
 
 
 def test_counts_add_up():
@@ -127,15 +133,27 @@ def test_counts_add_up():
     assert stats["behaviours"] == len(views.items)
     assert stats["views"] == (packed.view_slot_Vb >= 0).sum()
     assert stats["tokens"] == (packed.token_item_CRL < SMALL.chunk_items).sum()
-    assert stats["token_slots"] == int(packed.group_item_chunks_G2.max()) * 2 * 12
-    assert stats["behaviour_slots"] == int(packed.group_history_chunks_G2.max()) * 2 * 8
+    assert stats["token_slots"] == packed.num_item_chunks * 2 * 12
+    assert stats["behaviour_slots"] == packed.num_view_chunks * 2 * 8
     assert stats["behaviour_pairs"] == np.square(np.diff(views.offsets)).sum()
     assert stats["tokens"] <= stats["token_pairs"] <= stats["tokens"] * SMALL.max_item_tokens
 
 
+def test_longer_items_are_cut_and_counted_once_each():
+    views, packed, stats = pack(USERS)
+    items = np.unique(USERS.item_ids[views.items], return_index=True)[1]
+    lengths = np.diff(USERS.token_offsets)[views.items[items]]
+    longer = lengths > SMALL.max_item_tokens
+    assert stats["truncated"] == longer.sum() and 0 < longer.sum() < len(items)
+    longest = max(len(item) for row in unpack(packed, USERS) for view in row for item in view)
+    assert longest == SMALL.max_item_tokens
+    whole = dataclasses.replace(SMALL, max_item_tokens=int(lengths.max()))
+    assert pack(USERS, whole)[2]["truncated"] == 0
+
+
 def test_draws_drop_tokens_and_replace_guides():
     sampling = dataclasses.replace(WITHIN, token_dropout=0.5, generic_guide=0.5)
-    views, packed, stats = pack(USERS, SMALL, sampling, draws=(sampling, 0, 1))
+    views, packed, stats = pack(USERS, SMALL, sampling, draws=Draws(sampling, 0, 1, np.arange(40)))
     items = np.unique(views.items)
     lengths = np.minimum(np.diff(USERS.token_offsets)[items], SMALL.max_item_tokens)
     kept, generic = token_draws(USERS.item_ids[items], lengths, sampling, 0, 1)
@@ -146,10 +164,27 @@ def test_draws_drop_tokens_and_replace_guides():
         tokens = USERS.tokens[USERS.token_offsets[item] :][: len(part)][part]
         guide = GENERIC_GUIDE if general else int(tokens[0])
         texts[item] = (guide, *tokens[1:].tolist())
-    found = unpack(packed, SMALL, USERS)
+    found = unpack(packed, USERS)
     wanted = iter(views.items)
     assert found == [[[texts[next(wanted)] for _ in view] for view in row] for row in found]
     assert stats["tokens"] < pack(USERS)[2]["tokens"]
+
+
+def test_skipped_blocks_stay_with_items_and_with_views_of_users():
+    sampling = dataclasses.replace(WITHIN, layer_dropout=0.5)
+    identities = 11 * np.arange(40) + 5
+    drawn = partial(block_draws, sampling, 0, 1, 4)
+    views, packed, _ = pack(USERS, sampling=sampling, draws=Draws(sampling, 0, 1, identities))
+    of_item = dict(zip(views.items, drawn(USERS.item_ids[views.items]), strict=True))
+    wanted = iter(views.items)
+    for user, row in enumerate(unpack(packed, USERS, skips=True)):
+        for number, view in enumerate(row):
+            if not view:
+                continue
+            bits, items = view
+            assert bits == drawn(identities[[user]], np.array([number]))[0]
+            assert [bits for _, bits in items] == [of_item[next(wanted)] for _ in items]
+    assert next(wanted, None) is None
 
 
 def test_users_without_behaviours_take_no_slot():
@@ -157,9 +192,25 @@ def test_users_without_behaviours_take_no_slot():
     views = full_views(users, 5)
     packed, stats = pack_views(users, views, capacity_for(users, SMALL, 5, 2), SMALL)
     assert (packed.view_slot_Vb == -1).all() and stats["tokens"] == stats["views"] == 0
+    assert packed.num_item_chunks == packed.num_view_chunks == 0
 
 
-def test_a_user_too_large_for_a_group_is_refused_by_key():
-    config = dataclasses.replace(SMALL, max_items=5)
-    with pytest.raises(ConfigError, match="encoder.max_items: 5 is less than"):
-        capacity_for(USERS, config, 4, 2)
+@given(
+    st.integers(1, 12),
+    st.sampled_from([(12, 2), (7, 1), (40, 3)]),
+    st.sampled_from([(8, 2), (5, 1), (30, 4)]),
+    st.integers(0, 20),
+)
+@settings(deadline=None, max_examples=30)
+def test_the_heaviest_users_fit_whatever_the_rows(batch, item_rows, view_rows, seed):
+    """All users at once in the buffers that are made for as many: no slack but the bounds'."""
+    users = sample_users(batch, seed=seed, catalogue=200, longest_item=6, longest_history=5)
+    config = dataclasses.replace(
+        SMALL,
+        row_tokens=item_rows[0],
+        item_rows=item_rows[1],
+        row_behaviours=view_rows[0],
+        history_rows=view_rows[1],
+    )
+    views, packed, _ = pack(users, config)
+    assert unpack(packed, users) == expected(users, views, config)

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 
 from clue_jax.config import SamplingConfig
+from clue_jax.config.training import MAX_LAYERS
 from clue_jax.data.sampling import (
     batch_users,
+    block_draws,
     eligible_users,
     full_views,
     hash64,
@@ -240,3 +242,43 @@ def test_an_items_draws_depend_on_its_identity_not_its_place():
     kept, generic = token_lists(config, ITEMS[some], LENGTHS[some])
     assert kept == [all_kept[n] for n in some] and generic == [all_generic[n] for n in some]
     assert token_lists(config, step=3)[0] != all_kept
+
+
+# --------------------------------------------------------------------------------------- blocks
+
+
+def skipped(rate=0.3, seed=0, step=2, layers=6, identity=(ITEMS,)):
+    """[U, layers] bool."""
+    bits = block_draws(SamplingConfig(layer_dropout=rate), seed, step, layers, *identity)
+    assert bits.dtype == np.uint32 and (bits >> np.uint32(layers) == 0).all()
+    return (bits[:, None] >> np.arange(layers, dtype=np.uint32)) & 1 == 1
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.3, 0.9])
+def test_blocks_are_skipped_at_their_rate_each_for_itself(rate):
+    drawn = skipped(rate)
+    # Four standard errors of a mean over the items.
+    limit = 4 * np.sqrt(rate * (1 - rate) / len(ITEMS))
+    assert (np.abs(drawn.mean(axis=0) - rate) <= limit).all()
+    if rate:
+        apart = np.corrcoef(drawn.T)[~np.eye(6, dtype=bool)]
+        assert np.abs(apart).max() < 4 / np.sqrt(len(ITEMS))
+
+
+def test_skipped_blocks_follow_seed_step_and_identity():
+    drawn, views = skipped(), skipped(identity=(ITEMS, ITEMS % 3))
+    np.testing.assert_array_equal(drawn, skipped())
+    others = [skipped(seed=1), skipped(step=3), skipped(identity=(ITEMS + 1,)), views]
+    # Two draws agree by chance in .7^2 + .3^2 of the blocks.
+    assert [np.mean(other == drawn) for other in others] == pytest.approx([0.58] * 4, abs=0.02)
+    some = np.array([900, 3, 77])
+    np.testing.assert_array_equal(skipped(identity=(ITEMS[some],)), drawn[some])
+    one_view = skipped(identity=(ITEMS[some], ITEMS[some] % 3))
+    np.testing.assert_array_equal(one_view, views[some])
+
+
+def test_a_word_holds_as_many_blocks_as_a_config_may_have():
+    config = SamplingConfig(layer_dropout=0.5)
+    bits = block_draws(config, 0, 0, MAX_LAYERS, ITEMS)
+    assert ((bits >> np.uint32(MAX_LAYERS - 1)) & 1).mean() == pytest.approx(0.5, abs=0.04)
+    assert not block_draws(config, 0, 0, 0, ITEMS).any()

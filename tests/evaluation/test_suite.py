@@ -40,7 +40,6 @@ TINY = PretrainConfig(
         item=TransformerConfig(num_layers=0),
         service=TransformerConfig(num_layers=0),
         max_history=16,
-        max_items=64,
         row_tokens=32,
         item_rows=4,
         row_behaviours=32,

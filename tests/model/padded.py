@@ -36,35 +36,50 @@ def pad(users, views, config, *, count=None):
     return tokens, is_token
 
 
-def encode(params, config, tokens_NVTL, is_token_NVTL):
-    """Unit vectors z_NVE in float32, zero where a view has no behaviours."""
+def encode(params, config, tokens_NVTL, is_token_NVTL, gain_BNVT=None, gain_BNV=None):
+    """Unit vectors z_NVE in float32, zero where a view has no behaviours.
+
+    Args:
+        params: from `clue.init`.
+        config: of the encoder.
+        tokens_NVTL: from `pad`.
+        is_token_NVTL: from `pad`.
+        gain_BNVT: what block B of the item level multiplies its branches by for each behaviour;
+            None: 1.
+        gain_BNV: the same of the service level, for each view.
+    """
     with jax.numpy_rank_promotion("allow"):
         is_behaviour_NVT = is_token_NVTL.any(axis=-1)
-        x_NVTLD = params["item"]["embedding"][tokens_NVTL]
-        x_NVTLD = _transformer(params["item"], config.item, config, x_NVTLD, is_token_NVTL)
+        x_NVTLD = params["embedding"][tokens_NVTL]
+        x_NVTLD = _transformer(
+            params["item"], config.item, config, x_NVTLD, is_token_NVTL, gain_BNVT
+        )
         x_NVTD = _mean(x_NVTLD, is_token_NVTL)
         if config.normalize_items:
             x_NVTD = _unit(x_NVTD, is_behaviour_NVT)
         else:
             x_NVTD = _rms_norm(params["item"]["norm"], x_NVTD)
-        x_NVTD = _transformer(params["service"], config.service, config, x_NVTD, is_behaviour_NVT)
+        x_NVTD = _transformer(
+            params["service"], config.service, config, x_NVTD, is_behaviour_NVT, gain_BNV
+        )
         z_NVE = _mean(x_NVTD, is_behaviour_NVT)
         if config.project:
             z_NVE = _rms_norm(params["service"]["norm"], z_NVE) @ params["service"]["projection"]
         return _unit(z_NVE, is_behaviour_NVT.any(axis=-1))
 
 
-def _transformer(params, stack, config, x, real):
+def _transformer(params, stack, config, x, real, gain):
     for n in range(stack.num_layers):
         block = jax.tree.map(lambda stacked, n=n: stacked[n], params["stack"]["blocks"])
-        x = x + _attention(block["attention"], _rms_norm(block["attention_norm"], x), real)
-        x = x + _mlp(block["mlp"], config.activation, _rms_norm(block["mlp_norm"], x))
+        g = 1 if gain is None else gain[n][..., None, None]
+        x = x + g * _attention(block["attention"], _rms_norm(block["attention_norm"], x), real)
+        x = x + g * _mlp(block["mlp"], config.activation, _rms_norm(block["mlp_norm"], x))
     return x
 
 
 def _attention(params, x, real):
     """softmax(q k^T / sqrt(K)) v over the real positions of x [..., L, D]."""
-    q, k, v = (jnp.einsum("...LD,DHK->...HLK", x, w) for w in params["qkv"])
+    q, k, v = (jnp.einsum("...LD,DHK->...HLK", x, params["qkv"][:, n]) for n in range(3))
     logits = _rotated(q) @ jnp.swapaxes(_rotated(k), -1, -2) / np.sqrt(q.shape[-1])
     # Padded sequences have no real position at all: uniform weights there, and no NaN.
     weights = jax.nn.softmax(jnp.where(real[..., None, None, :], logits, -1e9), axis=-1)
@@ -81,9 +96,9 @@ def _rotated(x):
 
 def _mlp(params, activation, x):
     if activation is Activation.SWIGLU:
-        gate, value = x @ params["up"][0], x @ params["up"][1]
+        gate, value = x @ params["up"][:, 0], x @ params["up"][:, 1]
         return (gate * jax.nn.sigmoid(gate) * value) @ params["down"]
-    up = x @ params["up"][0]
+    up = x @ params["up"][:, 0]
     cubic = np.sqrt(2 / np.pi) * (up + 0.044715 * up**3)
     return (up * 0.5 * (1 + jnp.tanh(cubic))) @ params["down"]
 

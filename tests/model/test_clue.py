@@ -1,7 +1,6 @@
 """Packed, de-duplicated, chunked encoding against the padded mathematics, value and gradient."""
 
 import dataclasses
-import functools
 
 import hypothesis
 import hypothesis.strategies as st
@@ -12,105 +11,47 @@ import pytest
 
 from clue_jax.config import (
     Activation,
-    EncoderConfig,
     LossConfig,
     Precision,
     PretrainConfig,
+    Remat,
     SamplingConfig,
     TransformerConfig,
 )
-from clue_jax.data.packing import capacity_for, pack_views
+from clue_jax.data.packing import capacity_for
+from clue_jax.data.ragged import offsets_of, ranges
 from clue_jax.data.sampling import full_views, num_views, training_views
 from clue_jax.model import clue
 from tests.model import padded
-from tests.samples import VOCABULARY, sample_users
-
-# Float32 sums in another order; gradients are compared relative to the largest of their array.
-TOLERANCE = 1e-5
-
-LAYER, BAG = TransformerConfig(1, 2, 24), TransformerConfig(0, 2, 24)
-TINY = EncoderConfig(
-    width=16,
-    embedding_width=8,
-    item=LAYER,
-    service=LAYER,
-    max_item_tokens=6,
-    max_history=5,
-    max_items=10,
-    row_tokens=8,
-    item_rows=3,
-    row_behaviours=7,
-    history_rows=1,
+from tests.model.comparison import (
+    AT_ONCE,
+    FIRST,
+    TINY,
+    TOLERANCE,
+    USERS,
+    assert_same,
+    capacity_of,
+    config_of,
+    packed_form,
+    packed_of,
+    padded_form,
+    random_parameters,
+    random_weights,
 )
-# 40 users over 15 items a service: much is shared. Texts and histories exceed the caps.
-USERS = sample_users(40, seed=3, catalogue=15, empty=0.25)
-AT_ONCE = 6
-FIRST = USERS.take(range(AT_ONCE))
+from tests.samples import VOCABULARY
 
-
-def config_of(**changes):
-    return dataclasses.replace(TINY, **changes)
-
-
-def packed_of(users, config, views=None, capacity=None):
-    views = views or full_views(users, config.max_history)
-    capacity = capacity or capacity_for(users, config, len(users), views.num_views, parts=True)
-    return pack_views(users, views, capacity, config)[0]
-
-
-def random_parameters(config):
-    """Random parameters, norm scales included (at one, a missing scale could not be seen)."""
-    leaves, tree = jax.tree.flatten(clue.init(config, VOCABULARY, jax.random.key(0)))
-    rng = np.random.default_rng(0)
-    return tree.unflatten(
-        [leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves]
-    )
-
-
-@functools.cache
-def parameters():
-    return random_parameters(TINY)
-
-
-def value_and_gradient(encode):
-    """jit of (params, weights_VbE, *arrays) -> z, and the gradient of sum(weights * z)."""
-
-    def run(params, weights, *arrays):
-        z, pull = jax.vjp(lambda params: encode(params, *arrays), params)
-        return z, pull(weights)[0]
-
-    return jax.jit(run)
-
-
-def packed_form(config):
-    return value_and_gradient(lambda params, packed: clue.encode(params, config, packed)[0])
-
-
-def padded_form(config):
-    return value_and_gradient(
-        lambda params, *arrays: jnp.swapaxes(padded.encode(params, config, *arrays), 0, 1)
-    )
-
-
-def random_weights(config, views, users):
-    shape = views, users, config.embedding_width
-    return np.random.default_rng(1).normal(size=shape).astype(np.float32)
-
-
-def assert_same(given, expected):
-    (z, gradient), (expected_z, expected_gradient) = given, expected
-    np.testing.assert_allclose(z, expected_z, rtol=0, atol=TOLERANCE)
-    ours, theirs = (jax.tree_util.tree_leaves_with_path(g) for g in (gradient, expected_gradient))
-    for (path, a), (_, b) in zip(ours, theirs, strict=True):
-        largest = np.abs(b).max()
-        assert largest > 1e-3, f"{path}: no gradient, so nothing was compared"
-        np.testing.assert_allclose(a / largest, b / largest, 0, TOLERANCE, err_msg=str(path))
+BAG = TransformerConfig(0, 2, 24)
+PARAMS = random_parameters(TINY)
+CAPACITY = capacity_for(USERS, TINY, AT_ONCE, 2)
+PACKED, PADDED = packed_form(TINY, CAPACITY.items), padded_form(TINY)
 
 
 def compare(config, users, views):
     params = random_parameters(config)
     weights = random_weights(config, views.num_views, len(users))
-    given = packed_form(config)(params, weights, packed_of(users, config, views))
+    capacity = capacity_of(users, config, views.num_views)
+    packed = packed_of(users, config, views, capacity)
+    given = packed_form(config, capacity.items)(params, weights, packed)
     expected = padded_form(config)(params, weights, *padded.pad(users, views, config))
     assert_same(given, expected)
 
@@ -122,23 +63,18 @@ def test_the_sample_holds_every_case_that_matters():
     identities = [set(FIRST.item_ids[i]) for i in np.split(views.items, views.offsets[1:-1])]
     assert (sizes == 0).any(), "nobody lacks a service"
     assert (FIRST.counts() > TINY.max_history).any(), "no history beyond the cap"
+    assert (FIRST.counts() == TINY.max_history).any(), "no history at the cap"
     assert (lengths == 1).any() and (lengths > TINY.max_item_tokens).any()
     assert any(len(ids) < n for ids, n in zip(identities, sizes.ravel(), strict=True))
     assert sum(map(len, identities)) > len(set().union(*identities)), "users share no item"
     packed = packed_of(FIRST, TINY)
-    assert packed.num_groups >= 3
-    assert np.diff(packed.group_item_chunks_G2).max() >= 2
-    assert np.diff(packed.group_history_chunks_G2).max() >= 2
-
-
-PACKED, PADDED = packed_form(TINY), padded_form(TINY)
-CAPACITY = capacity_for(USERS, TINY, AT_ONCE, 2)
+    assert packed.num_item_chunks >= 3 and packed.num_view_chunks >= 3
 
 
 def compare_with_one_compilation(users, views):
     weights = random_weights(TINY, 2, AT_ONCE)
-    given = PACKED(parameters(), weights, packed_of(users, TINY, views, CAPACITY))
-    expected = PADDED(parameters(), weights, *padded.pad(users, views, TINY, count=AT_ONCE))
+    given = PACKED(PARAMS, weights, packed_of(users, TINY, views, CAPACITY))
+    expected = PADDED(PARAMS, weights, *padded.pad(users, views, TINY, count=AT_ONCE))
     if (np.diff(views.offsets) > 1).sum() >= 2:
         assert_same(given, expected)
     else:  # too little for every parameter to have a gradient
@@ -146,12 +82,32 @@ def compare_with_one_compilation(users, views):
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(given[1]))
 
 
-@hypothesis.given(st.lists(st.integers(0, 39), max_size=AT_ONCE, unique=True))
-@hypothesis.example([])
-@hypothesis.settings(max_examples=25, deadline=None)
-def test_any_users_are_encoded_as_in_the_padded_form(chosen):
-    users = USERS.take(chosen)
-    compare_with_one_compilation(users, full_views(users, TINY.max_history))
+def with_shared_items(users):
+    """The same users with their first history in both services (in logs these share no item)."""
+    counts = np.repeat(users.counts()[:, :1], 2, axis=1).ravel()
+    entries = ranges(np.repeat(users.behaviour_offsets[:-1:2], 2), counts)
+    return dataclasses.replace(
+        users,
+        behaviour_items=users.behaviour_items[entries],
+        behaviour_times=users.behaviour_times[entries],
+        behaviour_offsets=offsets_of(counts),
+    )
+
+
+@hypothesis.given(
+    st.lists(st.integers(0, len(USERS) - 1), max_size=AT_ONCE, unique=True), st.booleans()
+)
+@hypothesis.example([], False)
+@hypothesis.example(list(range(AT_ONCE)), False)  # several chunks of both kinds
+@hypothesis.example(list(range(AT_ONCE)), True)
+@hypothesis.settings(max_examples=30, deadline=None)
+def test_any_users_are_encoded_as_in_the_padded_form(chosen, shared):
+    users = with_shared_items(USERS.take(chosen)) if shared else USERS.take(chosen)
+    views = full_views(users, TINY.max_history)
+    if shared:
+        cut = np.split(views.items, views.offsets[1:-1])
+        assert all((a == b).all() for a, b in zip(cut[::2], cut[1::2], strict=False))
+    compare_with_one_compilation(users, views)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +115,7 @@ def test_any_users_are_encoded_as_in_the_padded_form(chosen):
     [
         dict(activation=Activation.SWIGLU, item=TransformerConfig(2, 4, 12)),
         dict(item=BAG, normalize_items=True, service=TransformerConfig(2, 1, 24)),
-        dict(service=BAG, project=False, embedding_width=16, remat=True),
+        dict(service=BAG, project=False, embedding_width=16, remat=Remat.FULL),
         dict(item=BAG, service=BAG, normalize_items=True, project=False, embedding_width=16),
     ],
     ids=["swiglu", "bag of tokens", "bag of items, no projection", "bag of bags"],
@@ -169,25 +125,6 @@ def test_every_form_of_the_encoder_equals_the_padded_form(changes):
     compare(config, FIRST, full_views(FIRST, config.max_history))
 
 
-def test_an_item_in_several_services_equals_the_padded_form():
-    # Services of a log share no identities, so here the second service repeats the first.
-    counts = np.repeat(FIRST.counts()[:, :1], 2, axis=1)
-    offsets = np.concatenate([[0], np.cumsum(counts.ravel())])
-    starts = np.repeat(FIRST.behaviour_offsets[:-1:2], 2)
-    entries = np.concatenate(
-        [s + np.arange(n) for s, n in zip(starts, counts.ravel(), strict=True)]
-    )
-    users = dataclasses.replace(
-        FIRST,
-        behaviour_items=FIRST.behaviour_items[entries],
-        behaviour_times=FIRST.behaviour_times[entries],
-        behaviour_offsets=offsets,
-    )
-    views = full_views(users, TINY.max_history)
-    assert (views.items[slice(*views.offsets[:2])] == views.items[slice(*views.offsets[1:3])]).all()
-    compare_with_one_compilation(users, views)
-
-
 def test_two_parts_of_each_history_equal_the_padded_form():
     sampling = SamplingConfig(within_service_weight=0.5, behaviours_kept=0.8)
     views = training_views(FIRST, np.arange(AT_ONCE), sampling, TINY.max_history, seed=0, step=0)
@@ -195,27 +132,32 @@ def test_two_parts_of_each_history_equal_the_padded_form():
     compare(TINY, FIRST, views)
 
 
-SIZES = dict(
-    one_row=dict(item_rows=1),
-    narrow_rows=dict(row_tokens=6, row_behaviours=5, item_rows=2, history_rows=3),
-    one_group=dict(max_items=4096, row_tokens=64, item_rows=8, row_behaviours=32, history_rows=8),
-)
+# Slots in rows, rows in chunks -> chunks of items and of views.
+SIZES = {
+    "one chunk": (dict(item_rows=64, history_rows=64), 1, 1),
+    "two chunks": (dict(item_rows=8, history_rows=4), 2, 2),
+    "eight chunks": (dict(item_rows=2, history_rows=1), 8, 8),
+    "narrow rows": (dict(row_tokens=6, row_behaviours=5, item_rows=1, history_rows=3), 20, 5),
+}
 
 
-@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-def test_the_result_does_not_depend_on_rows_chunks_and_groups(sizes):
-    def encoded(config):
-        return jax.jit(lambda params, packed: clue.encode(params, config, packed))(
-            parameters(), packed_of(FIRST, config)
-        )
+@pytest.mark.parametrize(("sizes", "item_chunks", "view_chunks"), SIZES.values(), ids=SIZES)
+def test_neither_value_nor_gradient_depends_on_rows_and_chunks(sizes, item_chunks, view_chunks):
+    config = config_of(**sizes)
+    capacity = capacity_of(FIRST, config)
+    packed = packed_of(FIRST, config, capacity=capacity)
+    assert (packed.num_item_chunks, packed.num_view_chunks) == (item_chunks, view_chunks)
+    weights = random_weights(TINY, 2, AT_ONCE)
+    given = packed_form(config, capacity.items)(PARAMS, weights, packed)
+    assert_same(given, PACKED(PARAMS, weights, packed_of(FIRST, TINY, capacity=CAPACITY)))
 
-    (z, present), (expected_z, expected_present) = encoded(config_of(**sizes)), encoded(TINY)
-    np.testing.assert_allclose(z, expected_z, rtol=0, atol=TOLERANCE)
-    np.testing.assert_array_equal(present, expected_present)
+
+def encode(config, packed):
+    return jax.jit(lambda packed: clue.encode(PARAMS, config, packed, CAPACITY.items))(packed)
 
 
 def test_present_views_have_unit_length_and_absent_ones_are_zero():
-    z_VbE, present_Vb = clue.encode(parameters(), TINY, packed_of(FIRST, TINY))
+    z_VbE, present_Vb = encode(TINY, packed_of(FIRST, TINY))
     np.testing.assert_array_equal(present_Vb, FIRST.counts().T > 0)
     lengths = np.linalg.norm(z_VbE, axis=-1)
     np.testing.assert_allclose(lengths[present_Vb], 1.0, rtol=TOLERANCE)
@@ -225,8 +167,7 @@ def test_present_views_have_unit_length_and_absent_ones_are_zero():
 def test_bfloat16_is_close_to_float32_and_not_equal():
     half = config_of(precision=Precision.BFLOAT16)
     packed = packed_of(FIRST, TINY)
-    z, present = clue.encode(parameters(), TINY, packed)
-    z_half, _ = clue.encode(parameters(), half, packed)
+    (z, present), (z_half, _) = encode(TINY, packed), encode(half, packed)
     assert z_half.dtype == jnp.float32
     similarity = np.einsum("VbE,VbE->Vb", z, z_half)[present]
     assert similarity.min() > 0.999
@@ -249,6 +190,7 @@ def test_a_bag_without_projection_has_the_embedding_alone():
     bag = config_of(item=BAG, service=BAG, normalize_items=True, project=False, embedding_width=16)
     params = clue.init(bag, VOCABULARY, jax.random.key(0))
     assert jax.tree.map(jnp.shape, params) == {
-        "item": {"embedding": (VOCABULARY, 16)},
+        "embedding": (VOCABULARY, 16),
+        "item": {},
         "service": {},
     }

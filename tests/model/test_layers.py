@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from clue_jax.config import Activation, EncoderConfig, TransformerConfig
+from clue_jax.config import Activation, EncoderConfig, Remat, TransformerConfig
 from clue_jax.model.layers import Norm, Stack, rotate, segment_mean, unit
+from tests.model.jaxprs import equations
 
 TOLERANCE = dict(rtol=0, atol=2e-5)
 
@@ -24,7 +25,7 @@ def stack_of(**changes):
     """A stack's parameters, and its call as a jitted function."""
     config = dataclasses.replace(CONFIG, **changes)
     graph, state = nnx.split(Stack(config, config.item, nnx.Rngs(params=0)))
-    return state, jax.jit(lambda state, x, segments: nnx.merge(graph, state)(x, segments))
+    return state, jax.jit(lambda state, x, segments: nnx.merge(graph, state)(x, segments, None))
 
 
 STATE, CALL = stack_of()
@@ -72,19 +73,19 @@ def test_the_order_of_tokens_matters():
     assert np.abs(ordered.mean(axis=1) - moved.mean(axis=1)).max() > 0.01
     # Control: without queries attention is uniform, and a set has no order.
     no_queries = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: leaf.at[:, 0].set(0) if "qkv" in str(path) else leaf, STATE
+        lambda path, leaf: leaf.at[:, :, 0].set(0) if "qkv" in str(path) else leaf, STATE
     )
     ordered, moved = CALL(no_queries, x, one), CALL(no_queries, turned, one)
     np.testing.assert_allclose(ordered.mean(axis=1), moved.mean(axis=1), **TOLERANCE)
 
 
 def test_rotation_keeps_lengths_and_depends_on_distance():
-    q, k = np.random.default_rng(0).normal(size=(2, 1, 1, 2, 8)).astype(np.float32)
-    rows = (1, ROW, 2, 8)
+    q, k = np.random.default_rng(0).normal(size=(2, 1, 2, 1, 8)).astype(np.float32)
+    rows = (1, 2, ROW, 8)
     q, k = rotate(jnp.broadcast_to(q, rows)), rotate(jnp.broadcast_to(k, rows))
     lengths = jnp.linalg.norm(q, axis=-1)
-    np.testing.assert_allclose(lengths, jnp.broadcast_to(lengths[:, :1], lengths.shape), 1e-5)
-    logits = np.einsum("RLHK,RMHK->HLM", q, k)
+    np.testing.assert_allclose(lengths, jnp.broadcast_to(lengths[:, :, :1], lengths.shape), 1e-5)
+    logits = np.einsum("RHLK,RHMK->HLM", q, k)
     for distance in range(-ROW + 1, ROW):
         same = np.diagonal(logits, distance, axis1=1, axis2=2)
         assert np.ptp(same, axis=1).max() < 1e-4
@@ -92,26 +93,41 @@ def test_rotation_keeps_lengths_and_depends_on_distance():
 
 
 @pytest.mark.parametrize("activation", Activation)
-def test_recomputing_blocks_leaves_output_and_gradients_alone(activation):
+def test_recomputing_blocks_keeps_less_and_leaves_output_and_gradients_alone(activation):
     x = np.random.default_rng(0).normal(size=(2, ROW, D)).astype(np.float32)
     numbers = np.sort(np.random.default_rng(1).integers(0, 3, (2, ROW)), axis=1)
 
     def run(remat):
+        """Output and gradients, numbers kept for the way back, and matrix products in all."""
         state, call = stack_of(remat=remat, activation=activation)
-        both = jax.jit(jax.value_and_grad(lambda s, x: jnp.sum(call(s, x, numbers) ** 2), (0, 1)))
-        recomputed = "remat" in str(jax.make_jaxpr(call)(state, x, numbers))
-        return both(state, x), recomputed
 
-    (stored, recomputed), (again, recomputed_again) = run(remat=False), run(remat=True)
-    assert (recomputed, recomputed_again) == (False, True)
-    for a, b in zip(*map(jax.tree.leaves, (stored, again)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())
+        @jax.jit
+        def both(state, x):
+            return jax.value_and_grad(lambda *given: jnp.sum(call(*given, numbers) ** 2), (0, 1))(
+                state, x
+            )
+
+        kept = jax.tree.leaves(jax.eval_shape(lambda: jax.vjp(call, state, x, numbers)[1]))
+        products = [
+            eqn
+            for eqn in equations(jax.make_jaxpr(both)(state, x).jaxpr)
+            if eqn.primitive.name == "dot_general"
+        ]
+        return both(state, x), sum(leaf.size for leaf in kept), len(products)
+
+    runs = [run(remat) for remat in (Remat.NONE, Remat.LINEAR, Remat.FULL)]
+    values, kept, products = zip(*runs, strict=True)
+    assert kept[0] > kept[1] > kept[2]
+    assert products[0] < products[1] < products[2]
+    for other in values[1:]:
+        for a, b in zip(*map(jax.tree.leaves, (values[0], other)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())
 
 
 def test_a_stack_without_layers_changes_nothing_and_has_no_parameters():
     stack = Stack(CONFIG, TransformerConfig(num_layers=0), nnx.Rngs(params=0))
     x = np.ones((1, 3, D), np.float32)
-    assert stack(x, np.zeros((1, 3), int)) is x
+    assert stack(x, np.zeros((1, 3), int), None) is x
     assert not jax.tree.leaves(nnx.state(stack, nnx.Param))
 
 

@@ -4,8 +4,10 @@ import json
 import signal
 from pathlib import Path
 
+import jax
 import pytest
 
+from clue_jax.training.loop import Run
 from tests.stages import finish, rows, run_stage, start, train_arguments, wait_until
 
 # Long enough to be caught in the middle, with a checkpoint now and then.
@@ -103,6 +105,32 @@ def test_devices_do_not_change_the_losses(smoke_data, tmp_path, whole):
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
+def test_nothing_compiles_after_the_first_of_everything(smoke_data, tmp_path, monkeypatch):
+    """Counts of compilations after each step; one evaluates and saves every fifth step."""
+    compiled, after = [], {}
+    finish = Run._finish_step
+
+    def listen(event, seconds, **context):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(seconds)
+
+    def noting(run, done, *rest):
+        finish(run, done, *rest)
+        after[done] = len(compiled)
+
+    monkeypatch.setattr(Run, "_finish_step", noting)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        run_stage(
+            "train", *train_arguments(smoke_data, tmp_path / "run", "--config.train.log_every=1")
+        )
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert list(after) == list(range(1, 21))
+    assert after[1] > 0 and {after[k] for k in (2, 3, 4)} == {after[1]}
+    assert after[5] > after[4] and {after[k] for k in range(6, 21)} == {after[5]}
+
+
 def test_a_diverged_run_stops_and_names_the_last_good_checkpoint(smoke_data, tmp_path, capfd):
     wild = ("--config.optim.learning_rate=1e30", "--config.train.eval_every=0")
     run_stage("train", *train_arguments(smoke_data, tmp_path / "run", *wild), code=6)
@@ -118,7 +146,7 @@ def test_a_diverged_run_stops_and_names_the_last_good_checkpoint(smoke_data, tmp
         (["--config.train.batch_users=30"], 2, "30 users do not divide over 8 devices"),
         (["--config.train.batch_users=160"], 2, "160 users in a batch, but only 1"),
         (["--config.mesh.fsdp=2"], 2, "config.mesh.fsdp"),
-        (["--config.encoder.max_items=3"], 2, "config.encoder.max_items: 3 is less than"),
+        (["--config.encoder.attention=SPLASH"], 2, "config.encoder.attention: splash needs a TPU"),
     ],
 )
 def test_what_cannot_work_is_refused_by_key(smoke_data, tmp_path, capfd, overrides, code, problem):

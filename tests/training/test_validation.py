@@ -14,7 +14,6 @@ from tests.samples import VOCABULARY, sample_users
 
 BAG = TransformerConfig(num_layers=0)
 CONFIG = PretrainConfig(encoder=EncoderConfig(width=8, embedding_width=8, item=BAG, service=BAG))
-CONFIG.encoder.max_items = 128
 USERS = sample_users(50, seed=6)
 PARAMS = clue.init(CONFIG.encoder, VOCABULARY, jax.random.key(0))
 

@@ -1,0 +1,77 @@
+"""What a person wants to know before a run has taken its first step."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from clue_jax.config import EncoderConfig, PretrainConfig
+from clue_jax.data.batches import Batch, TrainBatches
+from clue_jax.model.attention import choose_kernels
+from clue_jax.model.sizes import parameter_count
+
+
+def run_lines(config: PretrainConfig, batches: TrainBatches, vocab_size: int) -> list[str]:
+    """Devices, model, batch, epoch and buffers of a run.
+
+    Raises:
+        ConfigError: the attention kernel asked for cannot run here.
+    """
+    train, capacity = config.train, batches.capacity
+    return [
+        f"{jax.device_count()} x {jax.devices()[0].device_kind}, mesh {dict(batches.mesh.shape)};"
+        f" {parameter_count(config.encoder, vocab_size):,} parameters,"
+        f" {config.encoder.precision.value}; attention: {_kernels(config.encoder)}",
+        f"{train.batch_users} users a batch ({train.batch_users - 1} negatives per anchor),"
+        f" {len(batches.eligible):,} of {len(batches.users):,} training users have a positive pair;"
+        f" {batches.steps_per_epoch} steps an epoch, {train.steps} steps",
+        f"room per device for {capacity.items:,} items in {capacity.item_chunks} chunks of"
+        f" {config.encoder.item_rows} x {config.encoder.row_tokens} tokens, and"
+        f" {capacity.view_chunks} chunks of {config.encoder.history_rows} x"
+        f" {config.encoder.row_behaviours} behaviours; {_truncated(batches, config.encoder)}",
+    ]
+
+
+def _kernels(config: EncoderConfig) -> str:
+    """The kernel of each level that has blocks."""
+    kernels = choose_kernels(config, jax.default_backend())
+    levels = ("items", config.item, kernels.items), ("histories", config.service, kernels.histories)
+    chosen = [f"{kernel.value} in {name}" for name, stack, kernel in levels if stack.num_layers]
+    return ", ".join(chosen) or "none"
+
+
+def _truncated(batches: TrainBatches, config: EncoderConfig) -> str:
+    users = batches.users
+    _, first = np.unique(users.item_ids, return_index=True)
+    longer = int((np.diff(users.token_offsets)[first] > config.max_item_tokens).sum())
+    return (
+        f"{longer:,} of {len(first):,} items are cut to encoder.max_item_tokens="
+        f"{config.max_item_tokens}"
+    )
+
+
+def compiled_line(compiled: jax.stages.Compiled, seconds: float, batch: Batch) -> str:
+    """Time to compile, bytes per device, and how full and even the first batch is."""
+    line = f"compiled the step in {seconds:.1f} s"
+    memory = compiled.memory_analysis()
+    if memory is not None:
+        # The batch is not donated, so what is aliased is the state.
+        state = memory.alias_size_in_bytes
+        line += (
+            f"; per device {_size(state)} of state,"
+            f" {_size(memory.argument_size_in_bytes - state)} of batch,"
+            f" {_size(memory.temp_size_in_bytes)} of temporaries"
+        )
+    stats = batch.stats
+    return line + (
+        f"; first batch: {stats['tokens']:,} tokens of {stats['items']:,} items for"
+        f" {stats['behaviours']:,} behaviours"
+    )
+
+
+def _size(count: int) -> str:
+    """Three digits and a unit of bytes."""
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 999.5 and len(units) > 1:
+        value, units = value / 1_000, units[1:]
+    return f"{value:.3g} {units[0]}"

@@ -1,0 +1,136 @@
+"""What a run says before its first step."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from clue_jax.config import (
+    AttentionKernel,
+    EncoderConfig,
+    MeshConfig,
+    PretrainConfig,
+    TrainConfig,
+    TransformerConfig,
+)
+from clue_jax.data.batches import Batch, TrainBatches
+from clue_jax.errors import ConfigError
+from clue_jax.model.sizes import parameter_count
+from clue_jax.parallel.mesh import make_mesh
+from clue_jax.training.banner import _size, compiled_line, run_lines
+from tests.samples import VOCABULARY, sample_users
+
+USERS = sample_users(60, seed=4)
+LAYER, BAG = TransformerConfig(1, 2, 16), TransformerConfig(0, 2, 16)
+CONFIG = PretrainConfig(
+    encoder=EncoderConfig(
+        width=16,
+        embedding_width=16,
+        item=LAYER,
+        service=LAYER,
+        max_item_tokens=6,
+        max_history=6,
+        row_tokens=32,
+        item_rows=3,
+        row_behaviours=16,
+        history_rows=5,
+    ),
+    train=TrainConfig(steps=70, batch_users=16),
+)
+
+
+def lines_of(**encoder):
+    config = dataclasses.replace(CONFIG, encoder=dataclasses.replace(CONFIG.encoder, **encoder))
+    batches = TrainBatches(USERS, config, "0123456789abcdef", make_mesh(MeshConfig()))
+    return batches, run_lines(config, batches, VOCABULARY)
+
+
+def test_it_names_devices_model_batch_and_buffers():
+    batches, (model, data, buffers) = lines_of()
+    assert model.startswith(f"8 x {jax.devices()[0].device_kind}, mesh {{'data': 8}};")
+    assert f"{parameter_count(CONFIG.encoder, VOCABULARY):,} parameters, float32" in model
+    assert model.endswith("attention: dense in items, dense in histories")
+    both = int((USERS.counts() > 0).all(axis=1).sum())
+    assert data == (
+        f"16 users a batch (15 negatives per anchor), {both} of 60 training users have a positive"
+        f" pair; {both // 16} steps an epoch, 70 steps"
+    )
+    room = batches.capacity
+    assert buffers.startswith(
+        f"room per device for {room.items} items in {room.item_chunks} chunks of 3 x 32 tokens, and"
+        f" {room.view_chunks} chunks of 5 x 16 behaviours; "
+    )
+
+
+def test_it_counts_the_items_that_are_cut_each_once():
+    _, first = np.unique(USERS.item_ids, return_index=True)
+    longer = int((np.diff(USERS.token_offsets)[first] > 6).sum())
+    assert 0 < longer < len(first) < len(USERS.item_ids)
+    cut = f"{longer} of {len(first)} items are cut to encoder.max_item_tokens=6"
+    assert lines_of()[1][2].endswith(cut)
+    assert f"; 0 of {len(first)} items are cut" in lines_of(max_item_tokens=9)[1][2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "kernels"),
+    [
+        (dict(item=BAG), "dense in histories"),
+        (dict(service=BAG), "dense in items"),
+        (dict(item=BAG, service=BAG), "none"),
+    ],
+)
+def test_levels_without_blocks_have_no_kernel(changes, kernels):
+    assert lines_of(**changes)[1][0].endswith(f"attention: {kernels}")
+
+
+def test_a_kernel_that_cannot_run_here_is_refused():
+    with pytest.raises(ConfigError, match="config.encoder.attention: cudnn needs an NVIDIA GPU"):
+        lines_of(attention=AttentionKernel.CUDNN)
+
+
+def test_the_compiled_step_is_told_with_its_bytes_and_the_first_batch():
+    # 4,000 bytes that are donated, as the state is; 2,000 that are not.
+    state, packed = jnp.zeros(1_000), jnp.zeros((10, 50))
+    step = jax.jit(lambda state, packed: (state + packed.sum(), packed.sum()), donate_argnums=0)
+    compiled = step.lower(state, packed).compile()
+    stats = {"tokens": 12_345, "items": 678, "behaviours": 1_234}
+    line = compiled_line(compiled, 3.21, Batch(0, None, stats))
+    temporaries = _size(compiled.memory_analysis().temp_size_in_bytes)
+    assert line == (
+        f"compiled the step in 3.2 s; per device 4 kB of state, 2 kB of batch, {temporaries} of"
+        " temporaries; first batch: 12,345 tokens of 678 items for 1,234 behaviours"
+    )
+
+
+def test_a_backend_that_does_not_know_its_memory_says_nothing_of_it():
+    class Silent:
+        def memory_analysis(self):
+            return None
+
+    line = compiled_line(
+        Silent(), 1.0, Batch(0, None, dict.fromkeys(("tokens", "items", "behaviours"), 1))
+    )
+    assert line == "compiled the step in 1.0 s; first batch: 1 tokens of 1 items for 1 behaviours"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1_000, "1 kB"),
+        (1_234, "1.23 kB"),
+        (123_456, "123 kB"),
+        (12_300_000, "12.3 MB"),
+        (80_000_000_000, "80 GB"),
+    ],
+)
+def test_sizes_have_three_digits_and_a_unit(count, text):
+    assert _size(count) == text
+
+
+def test_no_size_is_told_in_powers_of_ten():
+    told = {_size(10**digits - rest) for digits in range(12) for rest in (0, 1)}
+    assert not [text for text in told if "e+" in text]
