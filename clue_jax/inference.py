@@ -17,6 +17,7 @@ from clue_jax.data.records import Users
 from clue_jax.data.sampling import full_views
 from clue_jax.errors import NonFiniteError
 from clue_jax.model import clue
+from clue_jax.model.attention import choose_kernels
 from clue_jax.parallel.mesh import DATA, sharded, single_device_mesh
 
 
@@ -111,11 +112,18 @@ def combine(z_NSE: np.ndarray, present_NS: np.ndarray) -> np.ndarray:
 def _encode_step(config: EncoderConfig, mesh: Mesh, max_items: int) -> Any:
     """jit of (params, packed over devices) -> z_VBE, present_VB."""
 
+    backend = mesh.devices.flat[0].platform
+
     def device(params: clue.Params, packed: PackedViews) -> tuple[jax.Array, jax.Array]:
-        return clue.encode(params, config, jax.tree.map(lambda a: a[0], packed), max_items)
+        own = jax.tree.map(lambda a: a[0], packed)
+        return clue.encode(params, config, own, max_items, backend=backend)
 
     return jax.jit(
         jax.shard_map(
-            device, mesh=mesh, in_specs=(P(), P(DATA)), out_specs=(P(None, DATA), P(None, DATA))
+            device,
+            mesh=mesh,
+            in_specs=(P(), P(DATA)),
+            out_specs=(P(None, DATA), P(None, DATA)),
+            check_vma=choose_kernels(config, backend).typed,
         )
     )

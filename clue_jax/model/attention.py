@@ -28,6 +28,14 @@ class Kernels(NamedTuple):
     items: AttentionKernel
     histories: AttentionKernel
 
+    @property
+    def typed(self) -> bool:
+        """Whether `shard_map` can follow through them what varies over devices.
+
+        The fused kernels' libraries do not say that of their results, so its check must be off.
+        """
+        return self == (AttentionKernel.DENSE, AttentionKernel.DENSE)
+
 
 def choose_kernels(config: EncoderConfig, backend: str) -> Kernels:
     """The kernels of both levels on a backend.

@@ -18,6 +18,7 @@ from clue_jax.data.packing import PackedViews
 from clue_jax.data.sampling import ViewPair
 from clue_jax.losses.contrastive import sharded_pair_loss
 from clue_jax.model import clue
+from clue_jax.model.attention import choose_kernels
 from clue_jax.parallel.mesh import DATA, replicated, sharded
 from clue_jax.training.optim import make_optimizer
 from clue_jax.training.state import TrainState
@@ -48,6 +49,7 @@ def make_step(
         mesh=mesh,
         in_specs=(P(), P(DATA)),
         out_specs=(P(), P()),
+        check_vma=choose_kernels(config.encoder, backend).typed,
     )
 
     def step(state: TrainState, packed: PackedViews) -> tuple[TrainState, Metrics]:

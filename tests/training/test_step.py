@@ -1,12 +1,14 @@
 """The train step: the same on any number of devices, compiled once, learning."""
 
 import math
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
 from clue_jax.config import (
+    AttentionKernel,
     EncoderConfig,
     LossConfig,
     OptimConfig,
@@ -17,7 +19,9 @@ from clue_jax.config import (
 )
 from clue_jax.data.batches import TrainBatches
 from clue_jax.data.sampling import view_pairs
+from clue_jax.model import attention, clue
 from clue_jax.parallel.mesh import DATA, replicated
+from clue_jax.training import step as step_module
 from clue_jax.training.state import init_state
 from clue_jax.training.step import make_step
 from tests.samples import VOCABULARY, sample_users
@@ -97,6 +101,20 @@ def test_twenty_steps_are_the_same_on_any_number_of_devices(alone, on_eight, dev
     dealt = on_eight if devices == 8 else Trial(config_of(), devices).run(20)
     for key in ("loss", "gradient_norm"):  # not the hits: of equal scores rounding picks one
         np.testing.assert_allclose(dealt.values(key), alone.values(key), rtol=1e-5, atol=1e-5)
+
+
+def test_a_fused_kernel_gives_the_same_steps_on_two_devices(monkeypatch):
+    # The libraries' kernels do not tell shard_map what varies over devices; this one is the TPU's.
+    config = config_of()
+    config.encoder.row_tokens = config.encoder.row_behaviours = 128
+    dense = Trial(config, devices=2).run(2)
+    monkeypatch.setattr(attention, "splash", partial(attention.splash, interpret=True))
+    splash = attention.Kernels(AttentionKernel.SPLASH, AttentionKernel.SPLASH)
+    for module in (clue, step_module):
+        monkeypatch.setattr(module, "choose_kernels", lambda *_: splash)
+    fused = Trial(config, devices=2).run(2)
+    for key in ("loss", "gradient_norm"):
+        np.testing.assert_allclose(fused.values(key), dense.values(key), rtol=1e-5, atol=1e-5)
 
 
 def test_a_run_compiles_once(alone):
