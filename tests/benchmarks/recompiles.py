@@ -111,6 +111,7 @@ def main() -> None:
             peer_name=peer_name,
             ratio=ours / peer if peer else None,
             reach=reach,
+            compilations_in_all=len(watch.compilations),
         )
 
 
