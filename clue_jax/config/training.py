@@ -69,9 +69,9 @@ class EncoderConfig:
     # Rows are computed in chunks, only as many as there are; what a chunk computes on its way is
     # forgotten but for its vectors, so these bound the memory (data/packing.py, model/chunked.py).
     row_tokens: int = 64  # L: longer rows fill better, but attention spans them whole
-    item_rows: int = 64  # R: packed rows of tokens in one computed chunk
+    item_rows: int = 32  # R: packed rows of tokens in one computed chunk
     row_behaviours: int = 64  # behaviours in a packed row of histories
-    history_rows: int = 32  # packed rows of histories in one computed chunk
+    history_rows: int = 16  # packed rows of histories in one computed chunk
 
     @property
     def chunk_items(self) -> int:

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from clue_jax.config import EncoderConfig
+from clue_jax.data.packing import token_sums
 from clue_jax.data.records import Users
 
 
 def user_loads(users: Users, config: EncoderConfig) -> np.ndarray:
     """Expected slots x blocks of each user [N], float64."""
     lengths = np.minimum(np.diff(users.token_offsets), config.max_item_tokens)
-    totals = np.concatenate([[0], np.cumsum(lengths)])
-    tokens = np.diff(totals[users.item_offsets])
+    tokens = token_sums(users, lengths)
     counts = users.counts()
     seen = np.minimum(counts, config.max_history).sum(axis=1)
     # Of a history beyond the cap only the newest items are encoded.

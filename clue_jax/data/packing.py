@@ -87,7 +87,7 @@ def capacity_for(
     distinct = np.minimum(np.diff(users.item_offsets), seen)
     items = min(_heaviest(distinct, batch), len(catalogue))
     tokens = min(
-        _heaviest(_token_sums(users, lengths), batch), items * longest, int(lengths[first].sum())
+        _heaviest(token_sums(users, lengths), batch), items * longest, int(lengths[first].sum())
     )
     behaviours = _heaviest(seen * (2 if parts else 1), batch)
     return Capacity(
@@ -118,7 +118,8 @@ def _heaviest(loads: np.ndarray, count: int) -> int:
     return int(np.sort(loads)[::-1][:count].sum())
 
 
-def _token_sums(users: Users, lengths: np.ndarray) -> np.ndarray:
+def token_sums(users: Users, lengths: np.ndarray) -> np.ndarray:
+    """Tokens of each user's items [N], given those of each item."""
     totals = np.concatenate([[0], np.cumsum(lengths)])
     return totals[users.item_offsets[1:]] - totals[users.item_offsets[:-1]]
 
@@ -144,53 +145,46 @@ def pack_views(
         `behaviours`, `views`, pairs that attend to each other, and the slots that are computed,
         `token_slots` and `behaviour_slots`.
     """
-    skips = draws is not None and draws.sampling.layer_dropout > 0
-    packed = _empty(capacity, config, skips=skips)
+    packed = _empty(capacity, config, skips=_skips(draws))
     identities, where, slot = np.unique(
         users.item_ids[views.items], return_index=True, return_inverse=True
     )
     items = views.items[where]
     texts, lengths = _texts(users, items, config, draws)
-    placed_items = place(lengths, config.row_tokens, config.item_rows, config.chunk_items)
-    _lay(placed_items, lengths, texts, packed.tokens_CRL, packed.token_item_CRL)
+    placed_items = _lay(
+        (packed.tokens_CRL, packed.token_item_CRL, packed.item_span_C2, packed.num_item_chunks),
+        lengths,
+        texts,
+        config.chunk_items,
+    )
     number = np.empty(len(items), np.int64)
     number[placed_items.order] = np.arange(len(items))
 
     sizes = np.diff(views.offsets)
     owner = np.flatnonzero(sizes)
-    placed_views = place(
-        sizes[owner], config.row_behaviours, config.history_rows, config.chunk_views
+    placed_views = _lay(
+        (packed.history_CRT, packed.history_view_CRT, packed.view_span_C2, packed.num_view_chunks),
+        sizes[owner],
+        number[slot],
+        config.chunk_views,
     )
-    _lay(placed_views, sizes[owner], number[slot], packed.history_CRT, packed.history_view_CRT)
     owner = owner[placed_views.order]
     user, view = owner // views.num_views, owner % views.num_views
     packed.view_slot_Vb[view, user] = np.arange(len(owner))
-    for placed, span_C2, count in (
-        (placed_items, packed.item_span_C2, packed.num_item_chunks),
-        (placed_views, packed.view_span_C2, packed.num_view_chunks),
-    ):
-        span_C2[: len(placed.spans)] = placed.spans
-        count[...] = len(placed.spans)
-    if skips and draws:
-        at_item, at_view = ((p.chunk, p.within) for p in (placed_items, placed_views))
-        keys = draws.sampling, draws.seed, draws.step
-        packed.item_skips_CU[at_item] = block_draws(
-            *keys, config.item.num_layers, identities[placed_items.order]
-        )
-        packed.view_skips_CU[at_view] = block_draws(
-            *keys, config.service.num_layers, draws.identities[user], view
-        )
-    whole = np.diff(users.token_offsets)[items]
+    if draws and _skips(draws):
+        in_order = identities[placed_items.order], draws.identities[user], view
+        _draw_skips(packed, config, draws, placed_items, placed_views, *in_order)
+    truncated = np.diff(users.token_offsets)[items] > config.max_item_tokens
     return packed, {
         "tokens": len(texts),
         "token_pairs": int(np.square(lengths).sum()),
         "items": len(items),
-        "truncated": int((whole > config.max_item_tokens).sum()),
+        "truncated": int(truncated.sum()),
         "behaviours": len(views.items),
         "behaviour_pairs": int(np.square(sizes).sum()),
         "views": len(owner),
-        "token_slots": len(placed_items.spans) * config.item_rows * config.row_tokens,
-        "behaviour_slots": len(placed_views.spans) * config.history_rows * config.row_behaviours,
+        "token_slots": int(packed.num_item_chunks) * packed.tokens_CRL[0].size,
+        "behaviour_slots": int(packed.num_view_chunks) * packed.history_CRT[0].size,
     }
 
 
@@ -211,18 +205,54 @@ def _texts(
 
 
 def _lay(
-    placed: Placement,
+    buffers: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
     lengths: np.ndarray,
     values: np.ndarray,
-    values_CRL: np.ndarray,
-    owner_CRL: np.ndarray,
-) -> None:
-    """Copies segments' values, and whose they are, into the slots they were given."""
-    where = slots(placed, lengths, values_CRL.shape[2], values_CRL.shape[1])
+    chunk_segments: int,
+) -> Placement:
+    """Lays segments into the chunks of one level.
+
+    Args:
+        buffers: values_CRL, whose they are, span_C2 and the number of chunks.
+        lengths: [n] of the segments.
+        values: [sum(lengths)], end to end.
+        chunk_segments: segments of one chunk at most.
+    """
+    values_CRL, owner_CRL, span_C2, num_chunks = buffers
+    _, rows, row = values_CRL.shape
+    placed = place(lengths, row, rows, chunk_segments)
+    where = slots(placed, lengths, row, rows)
     in_order = lengths[placed.order]
     source = ranges((np.cumsum(lengths) - lengths)[placed.order], in_order)
     values_CRL.reshape(-1)[where] = values[source]
     owner_CRL.reshape(-1)[where] = np.repeat(placed.within, in_order)
+    span_C2[: len(placed.spans)] = placed.spans
+    num_chunks[...] = len(placed.spans)
+    return placed
+
+
+def _skips(draws: Draws | None) -> bool:
+    return draws is not None and draws.sampling.layer_dropout > 0
+
+
+def _draw_skips(
+    packed: PackedViews,
+    config: EncoderConfig,
+    draws: Draws,
+    placed_items: Placement,
+    placed_views: Placement,
+    item: np.ndarray,
+    user: np.ndarray,
+    view: np.ndarray,
+) -> None:
+    """Draws the blocks that items and views (identities in placed order) skip."""
+    keys = draws.sampling, draws.seed, draws.step
+    for skips_CU, placed, stack, identity in (
+        (packed.item_skips_CU, placed_items, config.item, (item,)),
+        (packed.view_skips_CU, placed_views, config.service, (user, view)),
+    ):
+        bits = block_draws(*keys, stack.num_layers, *identity)
+        skips_CU[placed.chunk, placed.within] = bits
 
 
 def _empty(capacity: Capacity, config: EncoderConfig, *, skips: bool) -> PackedViews:

@@ -36,6 +36,7 @@ def preset(name: str) -> EncoderConfig:
         max_history=256,
         row_tokens=128,
         row_behaviours=256,
+        item_rows=64,
         history_rows=32,
     )
 

@@ -25,6 +25,7 @@ REACH = {"same batches": 1.0, "our batches": 3.0}
 
 
 def users_of(case: str, count: int) -> Users:
+    """At 64 users the peer takes 10 GB; a batch of a real run would not fit it."""
     if case == "same batches":
         return workloads.uniform_users(count, histories=8, tokens=16)
     return workloads.zipf_users(count)
@@ -101,7 +102,7 @@ def main() -> None:
     parser = harness.options(__doc__)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4, help="of each level")
-    parser.add_argument("--users", type=int, default=32)
+    parser.add_argument("--users", type=int, default=64)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--dtype", default="float32", choices=[p.value for p in Precision])
     parser.add_argument("--device", default="cpu", help="of the peer: cpu or cuda")
