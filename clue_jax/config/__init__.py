@@ -36,6 +36,7 @@ from clue_jax.config.training import (
     CheckpointConfig,
     EncoderConfig,
     LossConfig,
+    LossForm,
     MeshConfig,
     OptimConfig,
     Precision,
@@ -44,6 +45,7 @@ from clue_jax.config.training import (
     SamplingConfig,
     TrainConfig,
     TransformerConfig,
+    Transport,
     validate_pretrain,
 )
 
@@ -66,6 +68,8 @@ __all__ = [
     "TransformerConfig",
     "EncoderConfig",
     "SamplingConfig",
+    "LossForm",
+    "Transport",
     "LossConfig",
     "OptimConfig",
     "TrainConfig",

@@ -97,11 +97,30 @@ class SamplingConfig:
     min_behaviours: int = 1  # per service, for a user to take part with it
 
 
+class LossForm(enum.Enum):
+    """How a positive is told from its negatives (losses/contrastive.py)."""
+
+    SOFTMAX = "softmax"  # InfoNCE in both directions (CLIP)
+    SIGMOID = "sigmoid"  # each pair by itself, with a learned bias (SigLIP)
+
+
+class Transport(enum.Enum):
+    """How the other side of the similarities reaches a device."""
+
+    GATHER = "gather"  # all at once: fewest messages, memory grows with the global batch
+    RING = "ring"  # from neighbour to neighbour: memory does not
+
+
 @dataclass
 class LossConfig:
+    form: LossForm = LossForm.SOFTMAX
     temperature: float = 0.07  # initial value, or the value when fixed
     learn_temperature: bool = True
     max_logit_scale: float = 100.0  # the learned scale (1 / temperature) is clipped to it
+    bias: float = -10.0  # initial value, of the sigmoid form
+    tile: int = 1_024  # users on either side of the logits that exist at a time
+    transport: Transport = Transport.GATHER
+    precision: Precision = Precision.FLOAT32  # of the similarities' operands; sums are float32
 
 
 @dataclass
@@ -214,6 +233,7 @@ def validate_pretrain(config: PretrainConfig) -> None:
         f"{train.batch_users}: a contrastive batch needs at least 2 users",
     )
     require(config.loss.temperature > 0, "loss.temperature", "must be above 0")
+    require(config.loss.tile >= 1, "loss.tile", f"{config.loss.tile} must be at least 1")
     require(
         1.0 / config.loss.temperature <= config.loss.max_logit_scale,
         "loss.max_logit_scale",

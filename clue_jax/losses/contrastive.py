@@ -1,82 +1,229 @@
-"""Softmax contrastive loss (InfoNCE) between two views of the users of a global batch.
+"""Contrastive losses between two views of the users of a global batch, exact and sharded.
 
-For users i with both views, unit vectors x_i and y_i and a logit scale s (1 / temperature):
+For users i who have both views, unit vectors x_i and y_i, a logit scale s (1 / temperature) and,
+for the second, a bias b:
 
-    L = 1 / (2 n) sum_i [ log sum_j exp(s x_i.y_j) + log sum_j exp(s y_i.x_j) - 2 s x_i.y_i ]
+    softmax:  L = 1 / (2 n) sum_i [ log sum_j exp(l_ij) + log sum_j exp(l_ji) - 2 l_ii ]
+    sigmoid:  L = 1 / n sum_i [ log(1 + exp(-l_ii)) + sum_{j != i} log(1 + exp(l_ij)) ]
+    with      l_ij = s x_i.y_j + b
 
-the symmetric form of CLIP (Radford et al., arXiv 2103.00020, figure 3) over in-batch negatives.
-Users who lack a view are neither anchors nor negatives of that pair.
+(CLIP, Radford et al., arXiv 2103.00020, figure 3; SigLIP, Zhai et al., arXiv 2303.15343, eq. 1.)
+Users who lack a view are neither anchors nor negatives; users who share a key (the same content,
+say) are not negatives of each other.
+
+The sharded form costs four matrix products of all similarities' size in place of the six of plain
+differentiation: one on the way there, one again and two for the gradients on the way back. A device
+holds its own rows and one tile of logits (tiles.py); the other side comes to it (transports.py).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-_MASKED = -1e30
+from clue_jax.config import LossForm, Precision, Transport
+from clue_jax.losses.tiles import Block, Logit, Sums, block_of, tiled
+from clue_jax.losses.transports import (
+    gather,
+    gather_gradients,
+    gather_sums,
+    ring_gradients,
+    ring_sums,
+)
 
 
 class PairLoss(NamedTuple):
-    """Sums over this device's anchors; divide by the global number of users with the pair."""
+    """Sums over the global batch; divide by the number of users."""
 
-    loss: jax.Array  # scalar: both directions, halved
-    hits: jax.Array  # scalar: both directions, halved; the positive is the single best
-    users: jax.Array  # scalar: users of this device that have both views
+    loss: jax.Array
+    hits: jax.Array  # both directions, halved; the positive is the single best
+    users: jax.Array  # users who have both views
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """How the sharded loss is computed; none of it changes the result beyond rounding."""
+
+    axis: str  # mesh axis over which users are sharded
+    tile: int = 1_024  # rows and columns of the logits that exist at a time
+    transport: Transport = Transport.GATHER
+    precision: Precision = Precision.FLOAT32  # of the operands of products; sums are float32
+
+
+class _Anchors(NamedTuple):
+    """One device's share: what is differentiated, and what is not."""
+
+    x_bE: jax.Array
+    y_bE: jax.Array
+    scale: jax.Array
+    bias: jax.Array
+    valid_b: jax.Array
+    keys_Kb: jax.Array
 
 
 def dense_pair_loss(
-    x_BE: jax.Array, y_BE: jax.Array, valid_B: jax.Array, scale: jax.Array
+    x_BE: jax.Array,
+    y_BE: jax.Array,
+    valid_B: jax.Array,
+    scale: jax.Array,
+    *,
+    form: LossForm = LossForm.SOFTMAX,
+    bias: jax.Array | float = 0.0,
+    keys_KB: jax.Array | None = None,
 ) -> PairLoss:
     """The definition, with all logits at once: the reference that tests compare with."""
-    logits_BB = scale * jnp.einsum("BE,CE->BC", x_BE, y_BE)
-    both = logits_BB, logits_BB.T
-    losses, hits = zip(*(_anchors(rows, valid_B, valid_B, 0) for rows in both), strict=True)
-    return PairLoss(sum(losses) / 2, sum(hits) / 2, valid_B.sum().astype(jnp.float32))
+    logits_BB = scale * jnp.einsum("BE,CE->BC", x_BE, y_BE) + bias
+    same_BB = jnp.eye(len(x_BE), dtype=bool)
+    negative_BB = valid_B[:, None] & valid_B[None, :] & ~same_BB
+    for key_B in keys_KB if keys_KB is not None else ():
+        negative_BB &= key_B[:, None] != key_B[None, :]
+    positive_B = jnp.diagonal(logits_BB)
+    masked_BB = jnp.where(negative_BB, logits_BB, -jnp.inf)
+    if form is LossForm.SOFTMAX:
+        kept_BB = jnp.where(negative_BB | same_BB, logits_BB, -jnp.inf)
+        both = jax.nn.logsumexp(kept_BB, 0) + jax.nn.logsumexp(kept_BB, 1)
+        losses_B = both / 2 - positive_B
+    else:
+        others = jnp.where(negative_BB, jax.nn.softplus(logits_BB), 0.0).sum(1)
+        losses_B = jax.nn.softplus(-positive_B) + others
+    hits_B = sum((positive_B > masked_BB.max(axis)).astype(jnp.float32) for axis in (0, 1)) / 2
+    return PairLoss(
+        jnp.where(valid_B, losses_B, 0.0).sum(),
+        jnp.where(valid_B, hits_B, 0.0).sum(),
+        valid_B.sum().astype(jnp.float32),
+    )
 
 
 def sharded_pair_loss(
-    x_bE: jax.Array, y_bE: jax.Array, valid_b: jax.Array, scale: jax.Array, axis: str
+    x_bE: jax.Array,
+    y_bE: jax.Array,
+    valid_b: jax.Array,
+    scale: jax.Array,
+    sharding: Sharding,
+    *,
+    form: LossForm = LossForm.SOFTMAX,
+    bias: jax.Array | float = 0.0,
+    keys_Kb: jax.Array | None = None,
 ) -> PairLoss:
-    """The same loss inside `shard_map`: each device holds the logits of its own anchors only.
+    """The same loss inside `shard_map`, the same value on every device.
 
-    Gradients reach the other devices' rows through the transpose of the gather, so the sum over
-    devices of the gradients of each device's share is the exact gradient.
+    Each device's gradient is that of the whole loss by its own rows, and by its own copies of scale
+    and bias, so parameters that devices hold copies of need the sum over devices.
 
     Args:
         x_bE: first views of this device's users, float32 unit vectors.
         y_bE: second views.
         valid_b: whether a user has both.
         scale: scalar.
-        axis: mesh axis over which users are sharded.
+        sharding: how it is computed.
+        form: of the loss.
+        bias: scalar, for the sigmoid form.
+        keys_Kb: int32; users who agree in one of the K keys are not negatives of each other.
     """
-    x_BE, y_BE, valid_B = (jax.lax.all_gather(a, axis, tiled=True) for a in (x_bE, y_bE, valid_b))
-    first = jax.lax.axis_index(axis) * x_bE.shape[0]
-    directions = (x_bE, y_BE), (y_bE, x_BE)
-    losses, hits = zip(
-        *(
-            _anchors(scale * jnp.einsum("bE,BE->bB", own, others), valid_b, valid_B, first)
-            for own, others in directions
-        ),
-        strict=True,
-    )
-    return PairLoss(sum(losses) / 2, sum(hits) / 2, valid_b.sum().astype(jnp.float32))
+    first = jax.lax.axis_index(sharding.axis) * len(x_bE)
+    place_b = (first + jnp.arange(len(x_bE))).astype(jnp.int32)
+    keys = [place_b[None]] + ([] if keys_Kb is None else [keys_Kb.astype(jnp.int32)])
+    scale, bias = (jnp.asarray(value, jnp.float32) for value in (scale, bias))
+    anchors = _Anchors(x_bE, y_bE, scale, bias, valid_b, jnp.concatenate(keys))
+    return _pair_loss(form, sharding, jax.tree.map(partial(_varying, axis=sharding.axis), anchors))
 
 
-def _anchors(
-    logits_bB: jax.Array, valid_b: jax.Array, valid_B: jax.Array, first: jax.Array | int
-) -> tuple[jax.Array, jax.Array]:
-    """Cross entropy and hits of the anchors whose positives start at column `first`."""
-    logits_bB = jnp.where(valid_B[None, :], logits_bB.astype(jnp.float32), _MASKED)
-    columns_b = first + jnp.arange(logits_bB.shape[0])
-    positive_b = jnp.take_along_axis(logits_bB, columns_b[:, None], axis=1)[:, 0]
-    losses_b = jax.nn.logsumexp(logits_bB, axis=1) - positive_b
-    others_bB = jnp.where(
-        jnp.arange(logits_bB.shape[1])[None, :] == columns_b[:, None], -jnp.inf, logits_bB
+def _varying(value: jax.Array, axis: str) -> jax.Array:
+    """A copy of its own for each device, whose gradients are summed where the copies were made.
+
+    Nothing happens to what varies already; adding a zero that varies says so in every JAX.
+    """
+    zero = jax.lax.axis_index(axis) * 0
+    return value & (zero == 0) if value.dtype == bool else value + zero.astype(value.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _pair_loss(form: LossForm, sharding: Sharding, anchors: _Anchors) -> PairLoss:
+    return _forward(form, sharding, anchors)[0]
+
+
+def _forward(form: LossForm, sharding: Sharding, anchors: _Anchors) -> tuple[PairLoss, Any]:
+    rows, columns = _blocks(sharding, anchors)
+    logit, axis, gathered = Logit(anchors.scale, anchors.bias), sharding.axis, None
+    if sharding.transport is Transport.GATHER:
+        gathered = gather(columns, axis)
+        by_row, by_column = gather_sums(form, logit, rows, gathered, axis)
+    else:
+        by_row, by_column = ring_sums(form, logit, rows, columns, axis)
+    positive_b = anchors.scale * jnp.sum(anchors.x_bE * anchors.y_bE, -1) + anchors.bias
+    losses_b, above = _losses(form, positive_b, by_row, by_column)
+    largest = (_untiled(side.largest_Tt, len(positive_b)) for side in (by_row, by_column))
+    hits_b = sum((positive_b > most_b).astype(jnp.float32) for most_b in largest) / 2
+    shares = (
+        jnp.where(anchors.valid_b, losses_b, 0.0).sum(),
+        jnp.where(anchors.valid_b, hits_b, 0.0).sum(),
+        anchors.valid_b.sum().astype(jnp.float32),
     )
-    hits_b = positive_b > others_bB.max(axis=1)
-    return (
-        jnp.where(valid_b, losses_b, 0.0).sum(),
-        jnp.where(valid_b, hits_b, False).sum().astype(jnp.float32),
+    loss = PairLoss(*jax.lax.psum(shares, sharding.axis))
+    return loss, (anchors, positive_b, above, gathered)
+
+
+def _losses(
+    form: LossForm, positive_b: jax.Array, by_row: Sums, by_column: Sums
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Loss of each anchor, and how far log(sum(exp)) of its negatives lies above its positive.
+
+    From that difference d the loss is softplus(d) and its slope sigmoid(d), without the
+    cancellation that log(sum(exp)) - positive suffers once an anchor is told apart.
+    """
+    count = len(positive_b)
+    if form is LossForm.SIGMOID:
+        return jax.nn.softplus(-positive_b) + _untiled(by_row.total_Tt, count), (-positive_b,) * 2
+    row_b, column_b = (_untiled(side.log_sum(), count) - positive_b for side in (by_row, by_column))
+    return (jax.nn.softplus(row_b) + jax.nn.softplus(column_b)) / 2, (row_b, column_b)
+
+
+def _backward(form: LossForm, sharding: Sharding, saved: Any, bars: PairLoss) -> tuple[_Anchors]:
+    anchors, positive_b, above, gathered = saved
+    rows, columns = _blocks(sharding, anchors)
+    by_row, by_column = (
+        tiled(positive_b + jax.nn.softplus(above_b), rows.valid_Tt) for above_b in above
     )
+    log_sums = by_row, by_column
+    logit, axis = Logit(anchors.scale, anchors.bias), sharding.axis
+    if gathered is not None:
+        total = gather_gradients(form, logit, rows, gathered, log_sums, axis)
+    else:
+        total = ring_gradients(form, logit, rows, columns, log_sums, axis)
+
+    own_b = -(jax.nn.sigmoid(above[0]) + jax.nn.sigmoid(above[1])) / 2
+    own_b = jnp.where(anchors.valid_b, own_b, 0.0)
+    similarity_b = (positive_b - anchors.bias) / anchors.scale
+    bar = bars.loss
+    x_bar, y_bar = (
+        bar * anchors.scale * (_untiled(to, len(own_b)) + own_b[:, None] * other)
+        for to, other in (
+            (total.rows_TtE, anchors.y_bE),
+            (total.columns_TtE, anchors.x_bE),
+        )
+    )
+    scale_bar = bar * (total.scale + (own_b * similarity_b).sum())
+    # Softmax does not change with a shift of all logits; its sum would be rounding alone.
+    bias_bar = bar * (total.bias + own_b.sum()) * (form is LossForm.SIGMOID)
+    no_gradient: Any = None  # integers
+    return (_Anchors(x_bar, y_bar, scale_bar, bias_bar, no_gradient, no_gradient),)
+
+
+_pair_loss.defvjp(_forward, _backward)
+
+
+def _blocks(sharding: Sharding, anchors: _Anchors) -> tuple[Block, Block]:
+    dtype = jnp.dtype(sharding.precision.value)
+    rows, columns = (
+        block_of(z_bE, anchors.keys_Kb, anchors.valid_b, sharding.tile, dtype)
+        for z_bE in (anchors.x_bE, anchors.y_bE)
+    )
+    return rows, columns
+
+
+def _untiled(values_Tt: jax.Array, count: int) -> jax.Array:
+    return values_Tt.reshape(-1, *values_Tt.shape[2:])[:count]

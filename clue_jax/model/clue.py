@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from clue_jax.config import EncoderConfig, PretrainConfig
+from clue_jax.config import EncoderConfig, LossForm, PretrainConfig
 from clue_jax.data.packing import PackedViews
 from clue_jax.model.attention import choose_kernels
 from clue_jax.model.chunked import Chunks, table_of_chunks
@@ -43,11 +43,14 @@ def init(config: EncoderConfig, vocab_size: int, key: jax.Array) -> Params:
 
 
 def init_run(config: PretrainConfig, vocab_size: int) -> Params:
-    """Draws what a run trains, a pure function of its seed: `encoder` and `log_scale`."""
-    return {
+    """Draws what a run trains from its seed: `encoder`, `log_scale` and, for sigmoid, `bias`."""
+    params = {
         "encoder": init(config.encoder, vocab_size, jax.random.key(config.seed)),
         "log_scale": jnp.asarray(-math.log(config.loss.temperature), jnp.float32),
     }
+    if config.loss.form is LossForm.SIGMOID:
+        params["bias"] = jnp.asarray(config.loss.bias, jnp.float32)
+    return params
 
 
 def encode(

@@ -47,9 +47,9 @@ def make_optimizer(config: PretrainConfig) -> optax.GradientTransformation:
 
 
 def is_matrix(params: Params) -> Params:
-    """True for parameters that multiply: norm scales and the logit scale are left alone."""
+    """True for parameters that multiply: norm scales, logit scale and bias are left alone."""
 
     def decays(path: tuple[jax.tree_util.DictKey, ...], _: jax.Array) -> bool:
-        return path[-1].key not in ("scale", "log_scale")
+        return path[-1].key not in ("scale", "log_scale", "bias")
 
     return jax.tree_util.tree_map_with_path(decays, params)

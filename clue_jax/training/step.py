@@ -13,10 +13,10 @@ import optax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from clue_jax.config import PretrainConfig
+from clue_jax.config import LossConfig, PretrainConfig
 from clue_jax.data.packing import PackedViews
 from clue_jax.data.sampling import ViewPair
-from clue_jax.losses.contrastive import sharded_pair_loss
+from clue_jax.losses.contrastive import Sharding, sharded_pair_loss
 from clue_jax.model import clue
 from clue_jax.model.attention import choose_kernels
 from clue_jax.parallel.mesh import DATA, replicated, sharded
@@ -34,8 +34,8 @@ def make_step(
 
     `max_items` is U, the distinct items of one device at most.
 
-    The batch has a leading device dimension. Metrics are float32 scalars: `loss` (weighted mean of
-    InfoNCE over the pairs of views), `retrieval_at_1`, `logit_scale`, `gradient_norm`.
+    The batch has a leading device dimension. Metrics are float32 scalars: `loss` (weighted mean
+    over the pairs of views), `retrieval_at_1`, `logit_scale`, `gradient_norm`.
     """
     optimizer = make_optimizer(config)
     backend = mesh.devices.flat[0].platform  # compiling for another machine, not where we are
@@ -45,7 +45,7 @@ def make_step(
         return clue.encode(params, config.encoder, packed, max_items, dropout, backend)
 
     gradients = jax.shard_map(
-        partial(_gradients, encode, pairs),
+        partial(_gradients, encode, config.loss, pairs),
         mesh=mesh,
         in_specs=(P(), P(DATA)),
         out_specs=(P(), P()),
@@ -72,27 +72,34 @@ def make_step(
 
 
 def _gradients(
-    encode: Encode, pairs: tuple[ViewPair, ...], params: Any, packed: PackedViews
+    encode: Encode,
+    config: LossConfig,
+    pairs: tuple[ViewPair, ...],
+    params: Any,
+    packed: PackedViews,
 ) -> tuple[Any, Metrics]:
-    """One device's part: its own share of the loss, then the sum of all shares' gradients."""
+    """One device's part of the gradients of the whole loss, then their sum over devices."""
     packed = jax.tree.map(lambda a: a[0], packed)
     # Each device differentiates its own copy; the sum below is the only all-reduce of gradients.
     own = jax.tree.map(lambda a: jax.lax.pcast(a, (DATA,), to="varying"), params)
     present_Vb = packed.view_slot_Vb >= 0
-    totals = [jax.lax.psum((present_Vb[p.first] & present_Vb[p.second]).sum(), DATA) for p in pairs]
+    sharding = Sharding(DATA, config.tile, config.transport, config.precision)
 
-    def share(params: Any) -> tuple[jax.Array, jax.Array]:
+    def total(params: Any) -> tuple[jax.Array, jax.Array]:
         z_VbE, _ = encode(params["encoder"], packed)
-        scale = jnp.exp(params["log_scale"])
+        scale, bias = jnp.exp(params["log_scale"]), params.get("bias", 0.0)
         loss, hits = jnp.zeros(()), jnp.zeros(())
-        for pair, total in zip(pairs, totals, strict=True):
+        for pair in pairs:
             valid_b = present_Vb[pair.first] & present_Vb[pair.second]
-            part = sharded_pair_loss(z_VbE[pair.first], z_VbE[pair.second], valid_b, scale, DATA)
-            loss += pair.weight * part.loss / jnp.maximum(total, 1)
-            hits += pair.weight * part.hits / jnp.maximum(total, 1)
+            x_bE, y_bE = z_VbE[pair.first], z_VbE[pair.second]
+            of_pair = sharded_pair_loss(
+                x_bE, y_bE, valid_b, scale, sharding, form=config.form, bias=bias
+            )
+            loss += pair.weight * of_pair.loss / jnp.maximum(of_pair.users, 1)
+            hits += pair.weight * of_pair.hits / jnp.maximum(of_pair.users, 1)
         return loss, hits
 
-    (loss, hits), grads = jax.value_and_grad(share, has_aux=True)(own)
-    grads, loss, hits = jax.lax.psum((grads, loss, hits), DATA)
+    (loss, hits), grads = jax.value_and_grad(total, has_aux=True)(own)
     scale = jnp.exp(params["log_scale"])
-    return grads, {"loss": loss, "retrieval_at_1": hits, "logit_scale": scale}
+    metrics = {"loss": loss, "retrieval_at_1": hits, "logit_scale": scale}
+    return jax.lax.psum(grads, DATA), metrics

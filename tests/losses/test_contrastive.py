@@ -1,4 +1,7 @@
-"""The sharded loss against the dense one, and the dense one against its formula."""
+"""Dense and sharded losses against float64 loops: value, hits and all gradients."""
+
+import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +9,17 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from clue_jax.losses.contrastive import dense_pair_loss, sharded_pair_loss
+from clue_jax.config import LossForm, Precision, Transport
+from clue_jax.losses.contrastive import Sharding, dense_pair_loss, sharded_pair_loss
+from tests.losses.reference import reference
 
-TOLERANCE = 1e-5  # relative, of float32 sums in another order
-BATCH, WIDTH = 32, 12
+# Of float32 sums in another order, relative to the largest; logits err by scale x 6e-8, and
+# gradients by x and y are scale x weights x unit vectors.
+TOLERANCE = 1e-5
+BATCH, WIDTH = 48, 12
+SOFTMAX, SIGMOID = LossForm
+GATHER, RING = Transport
+BIAS = {SOFTMAX: 0.0, SIGMOID: -3.0}
 
 
 def unit_pair(seed=0, batch=BATCH, alike=0.7):
@@ -21,76 +31,147 @@ def unit_pair(seed=0, batch=BATCH, alike=0.7):
     )
 
 
-def masks():
-    rng = np.random.default_rng(1)
-    some = rng.random(BATCH) < 0.6
-    one_device_empty = np.arange(BATCH) >= BATCH // 8
-    return {
-        "all": np.ones(BATCH, bool),
-        "some": some,
-        "a device without users": one_device_empty,
-        "two": np.isin(np.arange(BATCH), [3, 30]),
-        "none": np.zeros(BATCH, bool),
-    }
+MASKS = {
+    "all": np.ones(BATCH, bool),
+    "some": np.random.default_rng(1).random(BATCH) < 0.6,
+    "a device without users": np.arange(BATCH) >= BATCH // 8,
+    "two": np.isin(np.arange(BATCH), [3, 30]),
+    "one": np.arange(BATCH) == 17,
+    "none": np.zeros(BATCH, bool),
+}
+KEYS = np.random.default_rng(2).integers(0, 12, (2, BATCH)).astype(np.int32)
+X, Y = unit_pair(seed=2)
 
 
-def by_hand(x_BE, y_BE, valid_B, scale):
-    """InfoNCE in float64, user by user, over those that have both views."""
-    x, y = (z[valid_B].astype(np.float64) for z in (x_BE, y_BE))
-    logits = scale * x @ y.T
-    loss = hits = 0.0
-    for rows in (logits, logits.T):
-        for i, row in enumerate(rows):
-            loss += (np.log(np.exp(row - row.max()).sum()) + row.max() - row[i]) / 2
-            hits += (row[i] > np.delete(row, i).max(initial=-np.inf)) / 2
-    return loss, hits
-
-
-def sharded(devices):
+@functools.cache
+def sharded(devices, sharding, form):
+    """jit of the sharded loss and its gradients by x, y, scale and bias."""
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("data",))
 
-    def shares(x_bE, y_bE, valid_b, scale):
-        return jax.lax.psum(sharded_pair_loss(x_bE, y_bE, valid_b, scale, "data"), "data")
+    def device(x_bE, y_bE, scale, bias, valid_b, keys_Kb):
+        return sharded_pair_loss(
+            x_bE, y_bE, valid_b, scale, sharding, form=form, bias=bias, keys_Kb=keys_Kb
+        )
 
-    return jax.shard_map(
-        shares, mesh=mesh, in_specs=(P("data"), P("data"), P("data"), P()), out_specs=P()
+    rows = P("data")
+    whole = jax.shard_map(
+        device,
+        mesh=mesh,
+        in_specs=(rows, rows, P(), P(), rows, P(None, "data")),
+        out_specs=P(),
+    )
+    return _with_gradients(whole)
+
+
+def _with_gradients(loss):
+    def both(*arguments):
+        found = loss(*arguments)
+        return found.loss, found
+
+    run = jax.jit(jax.value_and_grad(both, (0, 1, 2, 3), has_aux=True))
+
+    def call(*arguments):
+        (_, values), gradients = run(*arguments)
+        return values, gradients
+
+    return call
+
+
+@functools.cache
+def dense(form):
+    return _with_gradients(
+        lambda x, y, scale, bias, valid, keys: dense_pair_loss(
+            x, y, valid, scale, form=form, bias=bias, keys_KB=keys
+        )
     )
 
 
+def assert_same(found, expected, scale):
+    (values, gradients), (true_values, true_gradients) = found, expected
+    assert float(values[1]) == true_values[1] and float(values[2]) == true_values[2]
+    for a, b in zip((values[0], *gradients), (true_values[0], *true_gradients), strict=True):
+        size = max(scale if np.ndim(b) else 1.0, float(np.abs(b).max()))
+        np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE * size)
+
+
+def inputs(mask, scale, form, keys=KEYS):
+    arrays = X, Y, np.float32(scale), np.float32(BIAS[form]), MASKS[mask], keys
+    truth = reference(form, X, Y, MASKS[mask], scale, BIAS[form], keys)
+    return arrays, truth
+
+
+@pytest.mark.parametrize("form", LossForm)
 @pytest.mark.parametrize("scale", [1.0, 14.3, 100.0])
-@pytest.mark.parametrize("mask", masks())
-def test_the_dense_form_is_the_formula(mask, scale):
-    x_BE, y_BE = unit_pair()
-    valid_B = masks()[mask]
-    found = dense_pair_loss(x_BE, y_BE, valid_B, scale)
-    loss, hits = by_hand(x_BE, y_BE, valid_B, scale)
-    assert float(found.loss) == pytest.approx(loss, rel=TOLERANCE, abs=TOLERANCE)
-    assert (float(found.hits), float(found.users)) == (hits, valid_B.sum())
+@pytest.mark.parametrize("mask", MASKS)
+def test_the_dense_form_is_the_formula(mask, scale, form):
+    arrays, truth = inputs(mask, scale, form)
+    values, _ = dense(form)(*arrays)
+    assert_same((values, ()), (truth[0], ()), scale)
 
 
-@pytest.mark.parametrize("devices", [1, 2, 8])
-@pytest.mark.parametrize("mask", masks())
-def test_the_sharded_form_is_the_dense_one_in_value_and_gradient(mask, devices):
-    x_BE, y_BE = unit_pair(seed=2)
-    arguments = (x_BE, y_BE, masks()[mask], jnp.float32(14.3))
-    results = []
-    for form in (dense_pair_loss, sharded(devices)):
-        run = jax.jit(
-            jax.value_and_grad(lambda *a, form=form: (form(*a).loss, form(*a)), (0, 1, 3), True)
-        )
-        (_, values), gradients = run(*arguments)
-        results.append((*values, *gradients))
-    for expected, found in zip(*results, strict=True):
-        size = max(1.0, float(np.abs(expected).max()))
-        np.testing.assert_allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE * size)
-        assert np.isfinite(found).all()
+@pytest.mark.parametrize("form", LossForm)
+@pytest.mark.parametrize("transport", Transport)
+@pytest.mark.parametrize(("devices", "tile"), [(1, 1_024), (1, 7), (2, 16), (8, 4), (8, 1_024)])
+def test_the_sharded_form_is_the_formula_in_value_and_gradients(devices, tile, transport, form):
+    run = sharded(devices, Sharding("data", tile, transport), form)
+    for mask in MASKS:
+        for scale in (1.0, 14.3, 100.0):
+            arrays, truth = inputs(mask, scale, form)
+            assert_same(run(*arrays), truth, scale)
+
+
+@pytest.mark.parametrize("form", LossForm)
+@pytest.mark.parametrize("scale", [1.0, 14.3, 100.0])
+def test_it_errs_no_more_than_plain_differentiation_of_the_dense_form(scale, form):
+    arrays, (_, truth) = inputs("some", scale, form)
+    _, ours = sharded(8, Sharding("data", 4), form)(*arrays)
+    _, plain = dense(form)(*arrays)
+    for a, b, exact in zip(ours[:2], plain[:2], truth[:2], strict=True):
+        assert np.abs(a - exact).max() <= 1.5 * np.abs(b - exact).max() + 1e-7 * scale
+
+
+@pytest.mark.parametrize("form", LossForm)
+def test_without_keys_only_the_anchor_itself_is_no_negative(form):
+    none = np.zeros((0, BATCH), np.int32)
+    for keys in (none, np.arange(BATCH, dtype=np.int32)[None]):
+        arrays, truth = inputs("some", 14.3, form, keys)
+        assert_same(sharded(8, Sharding("data", 4), form)(*arrays), truth, 14.3)
+    masked, _ = inputs("some", 14.3, form)
+    plain, _ = inputs("some", 14.3, form, none)
+    losses = [sharded(8, Sharding("data", 4), form)(*a)[0].loss for a in (masked, plain)]
+    assert losses[0] < losses[1]
+
+
+@pytest.mark.parametrize("form", LossForm)
+@pytest.mark.parametrize("transport", Transport)
+def test_bfloat16_products_change_the_loss_by_little(transport, form):
+    half = Sharding("data", 4, transport, Precision.BFLOAT16)
+    arrays, (values, gradients) = inputs("all", 14.3, form)
+    found, found_gradients = sharded(8, half, form)(*arrays)
+    assert float(found.loss) == pytest.approx(values[0], rel=1e-3)
+    assert found_gradients[0].dtype == jnp.float32
+    for a, b in zip(found_gradients[:2], gradients[:2], strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=0.02 * np.abs(b).max())
+        assert np.abs(a - b).max() > TOLERANCE * np.abs(b).max(), "nothing was rounded"
+
+
+def test_a_scale_of_a_hundred_between_opposite_vectors_stays_finite_and_exact():
+    x_BE = np.tile(np.eye(1, WIDTH, dtype=np.float32), (BATCH, 1))
+    x_BE[::2] *= -1
+    y_BE = x_BE.copy()
+    y_BE[:4] *= -1  # positives at -100 beside negatives at +100
+    truth = reference(SOFTMAX, x_BE, y_BE, MASKS["all"], 100.0)
+    arguments = np.float32(100.0), np.float32(0.0), MASKS["all"], np.zeros((0, BATCH), np.int32)
+    for transport in Transport:
+        found = sharded(8, Sharding("data", 4, transport), SOFTMAX)(x_BE, y_BE, *arguments)
+        assert_same(found, truth, 100.0)
 
 
 def test_users_without_the_pair_get_no_gradient():
-    x_BE, y_BE = unit_pair()
-    valid_B = masks()["some"]
-    gradient = jax.grad(lambda x: dense_pair_loss(x, y_BE, valid_B, 10.0).loss)(x_BE)
-    assert not gradient[~valid_B].any() and np.abs(gradient[valid_B]).max(axis=1).all()
+    arrays, _ = inputs("some", 10.0, SOFTMAX)
+    _, (to_x, *_) = sharded(8, Sharding("data", 4), SOFTMAX)(*arrays)
+    valid_B = MASKS["some"]
+    assert not to_x[~valid_B].any() and np.abs(to_x[valid_B]).max(axis=1).all()
 
 
 def test_unrelated_views_cost_the_logarithm_of_the_batch():
@@ -102,3 +183,24 @@ def test_unrelated_views_cost_the_logarithm_of_the_batch():
 def test_a_tie_is_no_hit():
     x_BE = np.ones((4, 1), np.float32)
     assert float(dense_pair_loss(x_BE, x_BE, np.ones(4, bool), 5.0).hits) == 0.0
+
+
+@pytest.mark.parametrize("transport", Transport)
+def test_no_array_holds_all_similarities(transport):
+    # 8 devices x 64 users: [64, 512] of one device, or [512, 512], would be the logits.
+    sharding = Sharding("data", 16, transport)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    x_BE, y_BE = unit_pair(batch=512)
+    loss = jax.shard_map(
+        lambda x, y: (
+            sharded_pair_loss(
+                x, y, jnp.ones(len(x), bool), jnp.float32(9.0), dataclasses.replace(sharding)
+            ).loss
+        ),
+        mesh=mesh,
+        in_specs=(P("data"), P("data")),
+        out_specs=P(),
+    )
+    text = jax.jit(jax.grad(loss, (0, 1))).lower(x_BE, y_BE).compile().as_text()
+    assert "f32[16,16]" in text.replace("f32[1,16,16]", "f32[16,16]")
+    assert not any(f"[{shape}]" in text for shape in ("64,512", "512,64", "512,512"))
