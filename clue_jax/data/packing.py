@@ -33,7 +33,7 @@ class PackedViews(NamedTuple):
 
     tokens_CRL: Array  # int32, padding 0
     token_item_CRL: Array  # int32, item within the chunk; `chunk_items` where padding
-    item_skips_CU: Array  # uint32, bit l: the item skips block l; width 0 where none may
+    item_skips_CU: Array  # uint32, bit l: the item skips block l; one column where none may
     item_span_C2: Array  # first item of the chunk, and their number
     num_item_chunks: Array  # scalar: chunks in use
     history_CRT: Array  # int32, item
@@ -260,7 +260,8 @@ def _empty(capacity: Capacity, config: EncoderConfig, *, skips: bool) -> PackedV
         return np.zeros(shape, np.int32)
 
     def bits(chunks: int, segments: int) -> np.ndarray:
-        return np.zeros((chunks, segments if skips else 0), np.uint32)
+        # Never empty: compiling sharded arrays without elements kills jaxlib 0.11.2 on CPUs.
+        return np.zeros((chunks, segments if skips else 1), np.uint32)
 
     item_shape = capacity.item_chunks, config.item_rows, config.row_tokens
     view_shape = capacity.view_chunks, config.history_rows, config.row_behaviours

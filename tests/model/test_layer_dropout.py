@@ -94,7 +94,7 @@ def test_without_dropout_the_draws_are_left_out_and_never_looked_at():
     at_zero = DRAWS._replace(sampling=dataclasses.replace(SAMPLING, layer_dropout=0.0))
     never = packed_of(FIRST, CONFIG, capacity=CAPACITY, draws=at_zero)
     assert all(map(np.array_equal, plain, never))
-    assert never.item_skips_CU.shape[1] == never.view_skips_CU.shape[1] == 0
+    assert never.item_skips_CU.shape[1] == never.view_skips_CU.shape[1] == 1
     drawn = packed_of(FIRST, CONFIG, capacity=CAPACITY, draws=DRAWS)
     assert drawn.item_skips_CU.any() and drawn.view_skips_CU.any()
     encode = jax.jit(lambda packed: clue.encode(PARAMS, CONFIG, packed, CAPACITY.items)[0])
