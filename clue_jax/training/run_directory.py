@@ -23,6 +23,8 @@ _MAY_CHANGE = (
     "train.eval_",
     "encoder.remat",
     "encoder.attention",
+    "loss.tile",
+    "loss.transport",
 )
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "clue_jax")

@@ -44,11 +44,12 @@ X, Y = unit_pair(seed=2)
 
 
 @functools.cache
-def sharded(devices, sharding, form):
-    """jit of the sharded loss and its gradients by x, y, scale and bias."""
+def sharded(devices, sharding, form, keyed=True):
+    """jit of the sharded loss, with keys or without, and its gradients by x, y, scale and bias."""
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("data",))
 
     def device(x_bE, y_bE, scale, bias, valid_b, keys_Kb):
+        keys_Kb = keys_Kb if keyed else None
         return sharded_pair_loss(
             x_bE, y_bE, valid_b, scale, sharding, form=form, bias=bias, keys_Kb=keys_Kb
         )
@@ -132,14 +133,14 @@ def test_it_errs_no_more_than_plain_differentiation_of_the_dense_form(scale, for
 
 @pytest.mark.parametrize("form", LossForm)
 def test_without_keys_only_the_anchor_itself_is_no_negative(form):
-    none = np.zeros((0, BATCH), np.int32)
-    for keys in (none, np.arange(BATCH, dtype=np.int32)[None]):
-        arrays, truth = inputs("some", 14.3, form, keys)
-        assert_same(sharded(8, Sharding("data", 4), form)(*arrays), truth, 14.3)
+    sharding, distinct = Sharding("data", 4), np.arange(BATCH, dtype=np.int32)[None]
+    arrays, truth = inputs("some", 14.3, form, distinct)
+    _, without = inputs("some", 14.3, form, ())
+    assert truth[0] == without[0]
+    for keyed in (True, False):
+        assert_same(sharded(8, sharding, form, keyed)(*arrays), truth, 14.3)
     masked, _ = inputs("some", 14.3, form)
-    plain, _ = inputs("some", 14.3, form, none)
-    losses = [sharded(8, Sharding("data", 4), form)(*a)[0].loss for a in (masked, plain)]
-    assert losses[0] < losses[1]
+    assert sharded(8, sharding, form)(*masked)[0].loss < truth[0][0]
 
 
 @pytest.mark.parametrize("form", LossForm)
@@ -161,9 +162,10 @@ def test_a_scale_of_a_hundred_between_opposite_vectors_stays_finite_and_exact():
     y_BE = x_BE.copy()
     y_BE[:4] *= -1  # positives at -100 beside negatives at +100
     truth = reference(SOFTMAX, x_BE, y_BE, MASKS["all"], 100.0)
-    arguments = np.float32(100.0), np.float32(0.0), MASKS["all"], np.zeros((0, BATCH), np.int32)
+    arguments = np.float32(100.0), np.float32(0.0), MASKS["all"], KEYS
     for transport in Transport:
-        found = sharded(8, Sharding("data", 4, transport), SOFTMAX)(x_BE, y_BE, *arguments)
+        run = sharded(8, Sharding("data", 4, transport), SOFTMAX, keyed=False)
+        found = run(x_BE, y_BE, *arguments)
         assert_same(found, truth, 100.0)
 
 

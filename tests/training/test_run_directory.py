@@ -37,6 +37,7 @@ def test_the_same_run_may_be_opened_again(tmp_path, dataset):
     config.mesh.data, config.train.log_every, config.checkpoint.keep = 2, 3, 4
     # All of these compute the same.
     config.encoder.remat, config.encoder.attention = Remat.FULL, AttentionKernel.DENSE
+    config.loss.tile, config.loss.transport = 7, Transport.RING
     open_run(epath.Path(tmp_path), config, dataset)
     assert json.loads((tmp_path / "config.json").read_text())["train"]["log_every"] == 3
 
