@@ -7,7 +7,14 @@ import socket
 import pytest
 from etils import epath
 
-from clue_jax.config import AttentionKernel, PretrainConfig, Remat, SamplingConfig, to_json
+from clue_jax.config import (
+    AttentionKernel,
+    PretrainConfig,
+    Remat,
+    SamplingConfig,
+    Transport,
+    to_json,
+)
 from clue_jax.data.source import open_dataset
 from clue_jax.errors import CheckpointError
 from clue_jax.training.run_directory import environment, open_run
