@@ -5,7 +5,7 @@
 
 Variants, with what came out (mean of both directions; docs/results/matching.md):
   smoke          10 s on one core, of which 4 compile; for tests
-  quickstart     two Transformers of one layer on synthetic logs; 100 s on 2 cores
+  quickstart     two Transformers of one layer on synthetic logs; 50 s on 2 cores
   art_office     best recipe found for configs/data/art_office.py; 4 minutes on 2 cores; test R@10
                  .130 over 3 seeds (.133 .132 .124), TF-IDF .080
   online_retail  best recipe found for configs/data/online_retail.py; 90 s on 2 cores; test R@10
