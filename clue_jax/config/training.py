@@ -185,35 +185,8 @@ def validate_pretrain(config: PretrainConfig) -> None:
     Raises:
         ConfigError: names the key, the value and what would be valid.
     """
-    encoder, sampling, train, mesh = config.encoder, config.sampling, config.train, config.mesh
-    for level in ("item", "service"):
-        stack: TransformerConfig = getattr(encoder, level)
-        require(
-            0 <= stack.num_layers <= MAX_LAYERS,
-            f"encoder.{level}.num_layers",
-            f"{stack.num_layers} is not between 0 and {MAX_LAYERS}",
-        )
-        require(
-            stack.num_layers == 0 or encoder.width % (2 * max(stack.num_heads, 1)) == 0,
-            f"encoder.{level}.num_heads",
-            f"{stack.num_heads} heads do not part the width {encoder.width} into even widths",
-        )
-    require(
-        encoder.project or encoder.embedding_width == encoder.width,
-        "encoder.embedding_width",
-        f"must equal encoder.width ({encoder.width}) when encoder.project is off",
-    )
-    require(
-        encoder.max_item_tokens <= encoder.row_tokens,
-        "encoder.max_item_tokens",
-        f"{encoder.max_item_tokens} does not fit a row of encoder.row_tokens={encoder.row_tokens}",
-    )
-    require(
-        encoder.max_history <= encoder.row_behaviours,
-        "encoder.max_history",
-        f"{encoder.max_history} does not fit a row of"
-        f" encoder.row_behaviours={encoder.row_behaviours}",
-    )
+    sampling, train, mesh = config.sampling, config.train, config.mesh
+    _validate_encoder(config.encoder)
     for name in ("behaviours_kept", "token_dropout", "layer_dropout", "generic_guide"):
         value = getattr(sampling, name)
         require(0.0 <= value <= 1.0, f"sampling.{name}", f"{value} is not a probability")
@@ -248,3 +221,37 @@ def validate_pretrain(config: PretrainConfig) -> None:
             f"mesh.{axis}",
             "only 1 is supported: parameters are replicated and users sharded over mesh.data",
         )
+
+
+def _validate_encoder(encoder: EncoderConfig) -> None:
+    sizes = "row_tokens", "item_rows", "row_behaviours", "history_rows"
+    for name in ("max_item_tokens", "max_history", *sizes):
+        require(getattr(encoder, name) >= 1, f"encoder.{name}", "must be at least 1")
+    for level in ("item", "service"):
+        stack: TransformerConfig = getattr(encoder, level)
+        require(
+            0 <= stack.num_layers <= MAX_LAYERS,
+            f"encoder.{level}.num_layers",
+            f"{stack.num_layers} is not between 0 and {MAX_LAYERS}",
+        )
+        require(
+            stack.num_layers == 0 or encoder.width % (2 * max(stack.num_heads, 1)) == 0,
+            f"encoder.{level}.num_heads",
+            f"{stack.num_heads} heads do not part the width {encoder.width} into even widths",
+        )
+    require(
+        encoder.project or encoder.embedding_width == encoder.width,
+        "encoder.embedding_width",
+        f"must equal encoder.width ({encoder.width}) when encoder.project is off",
+    )
+    require(
+        encoder.max_item_tokens <= encoder.row_tokens,
+        "encoder.max_item_tokens",
+        f"{encoder.max_item_tokens} does not fit a row of encoder.row_tokens={encoder.row_tokens}",
+    )
+    require(
+        encoder.max_history <= encoder.row_behaviours,
+        "encoder.max_history",
+        f"{encoder.max_history} does not fit a row of"
+        f" encoder.row_behaviours={encoder.row_behaviours}",
+    )

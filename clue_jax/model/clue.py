@@ -100,18 +100,7 @@ def encode(
         encoder = nnx.merge(service_graph, params)
         return encoder(items_RTD, view_RT, config.chunk_views, kernels.histories, skips(bits_V))
 
-    item_chunks = Chunks(
-        packed.tokens_CRL,
-        (packed.token_item_CRL, packed.item_skips_CU),
-        packed.item_span_C2,
-        packed.num_item_chunks,
-    )
-    view_chunks = Chunks(
-        packed.history_CRT,
-        (packed.history_view_CRT, packed.view_skips_CU),
-        packed.view_span_C2,
-        packed.num_view_chunks,
-    )
+    item_chunks, view_chunks = _chunks_of(packed)
     items_UD = table_of_chunks(
         chunk_of_items, params["item"], params["embedding"], item_chunks, max_items
     )
@@ -120,6 +109,23 @@ def encode(
     )
     present_Vb = packed.view_slot_Vb >= 0
     return jnp.where(present_Vb[..., None], z_NE[packed.view_slot_Vb], 0.0), present_Vb
+
+
+def _chunks_of(packed: PackedViews) -> tuple[Chunks, Chunks]:
+    """The chunks of items, which look up tokens, and of views, which look up items."""
+    items = Chunks(
+        packed.tokens_CRL,
+        (packed.token_item_CRL, packed.item_skips_CU),
+        packed.item_span_C2,
+        packed.num_item_chunks,
+    )
+    views = Chunks(
+        packed.history_CRT,
+        (packed.history_view_CRT, packed.view_skips_CU),
+        packed.view_span_C2,
+        packed.num_view_chunks,
+    )
+    return items, views
 
 
 def _graphs(config: EncoderConfig) -> tuple[Any, Any]:
