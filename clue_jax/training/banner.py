@@ -51,7 +51,7 @@ def _truncated(batches: TrainBatches, config: EncoderConfig) -> str:
 
 
 def compiled_line(compiled: jax.stages.Compiled, seconds: float, batch: Batch) -> str:
-    """Time to compile, bytes per device, and how full and even the first batch is."""
+    """Time to compile, bytes per device, and how full the first batch is."""
     line = f"compiled the step in {seconds:.1f} s"
     memory = compiled.memory_analysis()
     if memory is not None:
@@ -65,8 +65,13 @@ def compiled_line(compiled: jax.stages.Compiled, seconds: float, batch: Batch) -
     stats = batch.stats
     return line + (
         f"; first batch: {stats['tokens']:,} tokens of {stats['items']:,} items for"
-        f" {stats['behaviours']:,} behaviours"
+        f" {stats['behaviours']:,} behaviours, {_share(stats['tokens'], stats['token_slots'])} and"
+        f" {_share(stats['behaviours'], stats['behaviour_slots'])} of the computed slots"
     )
+
+
+def _share(real: int, slots: int) -> str:
+    return f"{real / max(1, slots):.0%}"
 
 
 def _size(count: int) -> str:

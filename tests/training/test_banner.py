@@ -90,17 +90,26 @@ def test_a_kernel_that_cannot_run_here_is_refused():
         lines_of(attention=AttentionKernel.CUDNN)
 
 
+STATS = {
+    "tokens": 12_345,
+    "items": 678,
+    "behaviours": 1_234,
+    "token_slots": 13_000,
+    "behaviour_slots": 2_468,
+}
+
+
 def test_the_compiled_step_is_told_with_its_bytes_and_the_first_batch():
     # 4,000 bytes that are donated, as the state is; 2,000 that are not.
     state, packed = jnp.zeros(1_000), jnp.zeros((10, 50))
     step = jax.jit(lambda state, packed: (state + packed.sum(), packed.sum()), donate_argnums=0)
     compiled = step.lower(state, packed).compile()
-    stats = {"tokens": 12_345, "items": 678, "behaviours": 1_234}
-    line = compiled_line(compiled, 3.21, Batch(0, None, stats))
+    line = compiled_line(compiled, 3.21, Batch(0, None, STATS))
     temporaries = _size(compiled.memory_analysis().temp_size_in_bytes)
     assert line == (
         f"compiled the step in 3.2 s; per device 4 kB of state, 2 kB of batch, {temporaries} of"
-        " temporaries; first batch: 12,345 tokens of 678 items for 1,234 behaviours"
+        " temporaries; first batch: 12,345 tokens of 678 items for 1,234 behaviours,"
+        " 95% and 50% of the computed slots"
     )
 
 
@@ -109,10 +118,11 @@ def test_a_backend_that_does_not_know_its_memory_says_nothing_of_it():
         def memory_analysis(self):
             return None
 
-    line = compiled_line(
-        Silent(), 1.0, Batch(0, None, dict.fromkeys(("tokens", "items", "behaviours"), 1))
+    line = compiled_line(Silent(), 1.0, Batch(0, None, dict.fromkeys(STATS, 1)))
+    assert line == (
+        "compiled the step in 1.0 s; first batch: 1 tokens of 1 items for 1 behaviours, 100% and"
+        " 100% of the computed slots"
     )
-    assert line == "compiled the step in 1.0 s; first batch: 1 tokens of 1 items for 1 behaviours"
 
 
 @pytest.mark.parametrize(
