@@ -34,6 +34,7 @@ from clue_jax.losses.transports import (
     ring_gradients,
     ring_sums,
 )
+from clue_jax.parallel.mesh import varying
 
 
 class PairLoss(NamedTuple):
@@ -124,21 +125,12 @@ def sharded_pair_loss(
         bias: scalar, for the sigmoid form.
         keys_Kb: int32; users who agree in one of the K keys are not negatives of each other.
     """
-    first = jax.lax.axis_index(sharding.axis) * len(x_bE)
-    place_b = (first + jnp.arange(len(x_bE))).astype(jnp.int32)
+    device = jax.lax.axis_index(sharding.axis)
+    place_b = (device * len(x_bE) + jnp.arange(len(x_bE))).astype(jnp.int32)
     keys = [place_b[None]] + ([] if keys_Kb is None else [keys_Kb.astype(jnp.int32)])
     scale, bias = (jnp.asarray(value, jnp.float32) for value in (scale, bias))
     anchors = _Anchors(x_bE, y_bE, scale, bias, valid_b, jnp.concatenate(keys))
-    return _pair_loss(form, sharding, jax.tree.map(partial(_varying, axis=sharding.axis), anchors))
-
-
-def _varying(value: jax.Array, axis: str) -> jax.Array:
-    """A copy of its own for each device, whose gradients are summed where the copies were made.
-
-    Nothing happens to what varies already; adding a zero that varies says so in every JAX.
-    """
-    zero = jax.lax.axis_index(axis) * 0
-    return value & (zero == 0) if value.dtype == bool else value + zero.astype(value.dtype)
+    return _pair_loss(form, sharding, varying(anchors, device))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from clue_jax.config import LossForm
+from clue_jax.parallel.mesh import varying
 
 _MASKED = -1e30
 Carry = TypeVar("Carry")
@@ -112,8 +113,9 @@ class Gradients(NamedTuple):
     bias: jax.Array
 
     @classmethod
-    def none(cls, logit: Logit, rows: Block, columns: Block) -> Gradients:
-        return cls(_zeros(rows), _zeros(columns), 0 * logit.scale, 0 * logit.bias)
+    def none(cls, rows: Block, columns: Block) -> Gradients:
+        scalar = _zeros(rows)[0, 0, 0]
+        return cls(_zeros(rows), _zeros(columns), scalar, scalar)
 
 
 def add_block_gradients(
@@ -173,7 +175,7 @@ def _logits(logit: Logit, rows: Block, columns: Block, r: jax.Array, c: jax.Arra
 
 def _zeros(block: Block) -> jax.Array:
     """[T, t, E] float32 that vary over the mesh as the block does, as a loop's carry must."""
-    return jnp.zeros_like(block.z_TtE, jnp.float32) + 0 * block.z_TtE[0, 0, 0]
+    return varying(jnp.zeros_like(block.z_TtE, jnp.float32), block.keys_TKt[0, 0, 0])
 
 
 def _product(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:

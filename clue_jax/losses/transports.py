@@ -45,7 +45,7 @@ def gather_gradients(
 ) -> Gradients:
     """Gradients of this device's rows and columns."""
     everyone = log_sums[0], jax.lax.all_gather(log_sums[1], axis, tiled=True)
-    none = Gradients.none(logit, rows, gathered)
+    none = Gradients.none(rows, gathered)
     found = add_block_gradients(form, logit, rows, gathered, everyone, none)
     to_columns = jax.lax.psum_scatter(found.columns_TtE, axis, tiled=True)
     return found._replace(columns_TtE=to_columns)
@@ -80,7 +80,7 @@ def ring_gradients(
         found = add_block_gradients(form, logit, rows, block, (log_sums[0], of_block), found)
         return *following, found._replace(columns_TtE=send(found.columns_TtE))
 
-    start = columns, log_sums[1], Gradients.none(logit, rows, columns)
+    start = columns, log_sums[1], Gradients.none(rows, columns)
     return jax.lax.fori_loop(0, jax.lax.axis_size(axis), visit, start)[2]
 
 

@@ -16,6 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from clue_jax.parallel.mesh import varying
+
 Tree = Any
 # (shared, looked_up [..., D], fixed) of one chunk -> [W, D']; its first `count` rows are meaningful
 Compute = Callable[[Tree, jax.Array, Tree], jax.Array]
@@ -63,7 +65,7 @@ def _table(
         out = _only(count, _chunk(compute, shared, lookup_XD, chunks, c))
         return jax.lax.dynamic_update_slice_in_dim(table, out, start, axis=0)
 
-    return jax.lax.fori_loop(0, chunks.count, body, _varying(table, chunks.count))[:rows]
+    return jax.lax.fori_loop(0, chunks.count, body, varying(table, chunks.count))[:rows]
 
 
 def _forward(
@@ -87,7 +89,7 @@ def _backward(compute: Compute, rows: int, saved: Tree, table_bar: jax.Array) ->
         shared_bar, looked_up_bar = pull(_only(count, out_bar))
         return jax.tree.map(jnp.add, totals[0], shared_bar), totals[1].at[index].add(looked_up_bar)
 
-    zeros = _varying(jax.tree.map(jnp.zeros_like, (shared, lookup_XD)), chunks.count)
+    zeros = varying(jax.tree.map(jnp.zeros_like, (shared, lookup_XD)), chunks.count)
     return *jax.lax.fori_loop(0, chunks.count, body, zeros), None
 
 
@@ -107,13 +109,3 @@ def _of_chunk(chunks: Chunks, c: jax.Array | int) -> tuple[jax.Array, Tree]:
 
 def _only(count: jax.Array, rows_WD: jax.Array) -> jax.Array:
     return jnp.where(jnp.arange(rows_WD.shape[0])[:, None] < count, rows_WD, 0)
-
-
-def _varying(init: Tree, count: jax.Array) -> Tree:
-    """Lets loop-carried zeros vary over the mesh axes that the trip count varies over.
-
-    Inside `shard_map` a carry must keep its type, and a constant is the same on all devices. Adding
-    an integer zero computed from the trip count says otherwise in every version of JAX.
-    """
-    zero = count - count
-    return jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), init)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -67,3 +68,15 @@ def users_per_device(batch_users: int, mesh: Mesh) -> int:
             f" nearest: {' or '.join(map(str, sorted(nearest)))}"
         )
     return per_device
+
+
+def varying(tree: Any, like: jax.Array) -> Any:
+    """Lets leaves vary over the mesh axes that an integer scalar varies over; values stay.
+
+    Inside `shard_map` a loop's carry must keep its type, and a constant is the same on all devices.
+    Adding a zero computed from `like` says otherwise in every version of JAX; of what varies
+    already it changes nothing, and of copies gradients are summed where they were made. It takes an
+    integer, since zero times a float need not be zero.
+    """
+    zero = like - like
+    return jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), tree)
