@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from clue_jax.config import LossForm, Precision, Transport
 from clue_jax.losses.tiles import Block, Logit, Sums, block_of, tiled
 from clue_jax.losses.transports import (
+    Axis,
     gather,
     gather_gradients,
     gather_sums,
@@ -49,7 +50,7 @@ class PairLoss(NamedTuple):
 class Sharding:
     """How the sharded loss is computed; none of it changes the result beyond rounding."""
 
-    axis: str  # mesh axis over which users are sharded
+    axis: Axis  # mesh axes over which users are sharded, as in a PartitionSpec
     tile: int = 1_024  # rows and columns of the logits that exist at a time
     transport: Transport = Transport.GATHER
     precision: Precision = Precision.FLOAT32  # of the operands of products; sums are float32

@@ -17,16 +17,18 @@ import jax.numpy as jnp
 from clue_jax.config import LossForm
 from clue_jax.losses.tiles import Block, Gradients, Logit, Sums, add_block, add_block_gradients
 
+# One mesh axis, or several: devices are then counted with the last axis fastest.
+Axis = str | tuple[str, ...]
 LogSums = tuple[jax.Array, jax.Array]  # [T, t] of rows and of columns
 
 
-def gather(columns: Block, axis: str) -> Block:
+def gather(columns: Block, axis: Axis) -> Block:
     """The tiles of all devices, in order."""
     return Block(*(jax.lax.all_gather(part, axis, tiled=True) for part in columns))
 
 
 def gather_sums(
-    form: LossForm, logit: Logit, rows: Block, gathered: Block, axis: str
+    form: LossForm, logit: Logit, rows: Block, gathered: Block, axis: Axis
 ) -> tuple[Sums, Sums]:
     """The sums of this device's rows, and of its columns over all devices' rows."""
     none = Sums.none(rows), Sums.none(gathered)
@@ -41,7 +43,7 @@ def gather_sums(
 
 
 def gather_gradients(
-    form: LossForm, logit: Logit, rows: Block, gathered: Block, log_sums: LogSums, axis: str
+    form: LossForm, logit: Logit, rows: Block, gathered: Block, log_sums: LogSums, axis: Axis
 ) -> Gradients:
     """Gradients of this device's rows and columns."""
     everyone = log_sums[0], jax.lax.all_gather(log_sums[1], axis, tiled=True)
@@ -52,7 +54,7 @@ def gather_gradients(
 
 
 def ring_sums(
-    form: LossForm, logit: Logit, rows: Block, columns: Block, axis: str
+    form: LossForm, logit: Logit, rows: Block, columns: Block, axis: Axis
 ) -> tuple[Sums, Sums]:
     """Likewise, each block of columns with its sums on the way."""
     send = _to_neighbour(axis)
@@ -69,7 +71,7 @@ def ring_sums(
 
 
 def ring_gradients(
-    form: LossForm, logit: Logit, rows: Block, columns: Block, log_sums: LogSums, axis: str
+    form: LossForm, logit: Logit, rows: Block, columns: Block, log_sums: LogSums, axis: Axis
 ) -> Gradients:
     """Likewise, each block of columns with its gradients on the way."""
     send = _to_neighbour(axis)
@@ -84,7 +86,7 @@ def ring_gradients(
     return jax.lax.fori_loop(0, jax.lax.axis_size(axis), visit, start)[2]
 
 
-def _to_neighbour(axis: str) -> Callable[[Any], Any]:
+def _to_neighbour(axis: Axis) -> Callable[[Any], Any]:
     devices = jax.lax.axis_size(axis)
     pairs = [(device, (device - 1) % devices) for device in range(devices)]
     return lambda tree: jax.tree.map(lambda leaf: jax.lax.ppermute(leaf, axis, pairs), tree)

@@ -44,9 +44,11 @@ X, Y = unit_pair(seed=2)
 
 
 @functools.cache
-def sharded(devices, sharding, form, keyed=True):
+def sharded(shape, sharding, form, keyed=True):
     """jit of the sharded loss, with keys or without, and its gradients by x, y, scale and bias."""
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("data",))
+    devices = np.array(jax.devices()[: np.prod(shape)]).reshape(shape)
+    axes = ("data", "fsdp", "tensor")[: devices.ndim]
+    mesh = jax.sharding.Mesh(devices, axes)
 
     def device(x_bE, y_bE, scale, bias, valid_b, keys_Kb):
         keys_Kb = keys_Kb if keyed else None
@@ -54,11 +56,11 @@ def sharded(devices, sharding, form, keyed=True):
             x_bE, y_bE, valid_b, scale, sharding, form=form, bias=bias, keys_Kb=keys_Kb
         )
 
-    rows = P("data")
+    rows = P(axes)
     whole = jax.shard_map(
         device,
         mesh=mesh,
-        in_specs=(rows, rows, P(), P(), rows, P(None, "data")),
+        in_specs=(rows, rows, P(), P(), rows, P(None, axes)),
         out_specs=P(),
     )
     return _with_gradients(whole)
@@ -119,6 +121,14 @@ def test_the_sharded_form_is_the_formula_in_value_and_gradients(devices, tile, t
         for scale in (1.0, 14.3, 100.0):
             arrays, truth = inputs(mask, scale, form)
             assert_same(run(*arrays), truth, scale)
+
+
+@pytest.mark.parametrize("form", LossForm)
+@pytest.mark.parametrize("transport", Transport)
+def test_users_may_be_sharded_over_several_mesh_axes(transport, form):
+    run = sharded((2, 2, 2), Sharding(("data", "fsdp", "tensor"), 4, transport), form)
+    arrays, truth = inputs("some", 14.3, form)
+    assert_same(run(*arrays), truth, 14.3)
 
 
 @pytest.mark.parametrize("form", LossForm)
