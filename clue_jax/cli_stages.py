@@ -37,8 +37,10 @@ def _prepare(config: PrepareConfig, out: str) -> None:
 
 
 def _train(config: PretrainConfig, data: str, workdir: str) -> None:
+    from clue_jax.parallel.processes import join_processes
     from clue_jax.training.loop import train
 
+    join_processes()
     train(config, data, workdir)
 
 

@@ -18,10 +18,19 @@ from rich.progress import (
 )
 from rich.text import Text
 
+_silent = False
+
+
+def silence() -> None:
+    """Says nothing from now on: of several processes of a job one speaks."""
+    global _silent
+    _silent = True
+
 
 def say(message: str) -> None:
     """Prints one line of progress at once, also into a pipe or a log file."""
-    print(message, flush=True)
+    if not _silent:
+        print(message, flush=True)
 
 
 class _Rate(ProgressColumn):

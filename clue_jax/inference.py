@@ -18,7 +18,18 @@ from clue_jax.data.sampling import full_views
 from clue_jax.errors import NonFiniteError
 from clue_jax.model import clue
 from clue_jax.model.attention import choose_kernels
-from clue_jax.parallel.mesh import DATA, sharded, single_device_mesh
+from clue_jax.parallel.collectives import own_copies
+from clue_jax.parallel.mesh import (
+    TENSOR,
+    USERS,
+    deal_to_devices,
+    local_groups,
+    over_all,
+    single_device_mesh,
+    to_host,
+    user_groups,
+)
+from clue_jax.parallel.rules import partition_specs
 
 
 class Embedder:
@@ -38,11 +49,11 @@ class Embedder:
         self.config = dataclasses.replace(config, attention=AttentionKernel.AUTO)
         self.users = users
         self.mesh = mesh or single_device_mesh()
-        devices = self.mesh.shape[DATA]
-        self.per_device = max(1, min(batch_users, len(users)) // devices)
-        self.batch_users = self.per_device * devices
+        groups = user_groups(self.mesh)
+        self.per_group = max(1, min(batch_users, len(users)) // groups)
+        self.batch_users = self.per_group * groups
         views = len(users.services)
-        self.capacity = capacity_for(users, config, self.per_device, views)
+        self.capacity = capacity_for(users, config, self.per_group, views)
         self._encode = _encode_step(self.config, self.mesh, self.capacity.items)
 
     def __call__(
@@ -69,8 +80,8 @@ class Embedder:
         for first in range(0, len(rows), self.batch_users):
             indices = rows[first : first + self.batch_users]
             z_SNE, present_SN = self._encode(params, self._pack(indices))
-            vectors.append(np.asarray(z_SNE).swapaxes(0, 1)[: len(indices)])
-            presences.append(np.asarray(present_SN).T[: len(indices)])
+            vectors.append(to_host(z_SNE).swapaxes(0, 1)[: len(indices)])
+            presences.append(to_host(present_SN).T[: len(indices)])
             advance(len(indices))
         z_NSE, present_NS = np.concatenate(vectors), np.concatenate(presences)
         bad = np.flatnonzero(~np.isfinite(z_NSE).all(axis=(1, 2)))
@@ -84,12 +95,12 @@ class Embedder:
 
     def _pack(self, indices: np.ndarray) -> PackedViews:
         packed = []
-        for device in range(self.mesh.shape[DATA]):
-            users = self.users.take(indices[device * self.per_device :][: self.per_device])
+        for group in local_groups(self.mesh):
+            users = self.users.take(indices[group * self.per_group :][: self.per_group])
             views = full_views(users, self.config.max_history)
             packed.append(pack_views(users, views, self.capacity, self.config)[0])
         stacked = PackedViews(*(np.stack(arrays) for arrays in zip(*packed, strict=True)))
-        return jax.device_put(stacked, sharded(self.mesh))
+        return deal_to_devices(stacked, self.mesh)
 
 
 def embed_users(
@@ -110,20 +121,22 @@ def combine(z_NSE: np.ndarray, present_NS: np.ndarray) -> np.ndarray:
 
 
 def _encode_step(config: EncoderConfig, mesh: Mesh, max_items: int) -> Any:
-    """jit of (params, packed over devices) -> z_VBE, present_VB."""
-
-    backend = mesh.devices.flat[0].platform
+    """jit of (params, packed over groups) -> z_VBE, present_VB."""
 
     def device(params: clue.Params, packed: PackedViews) -> tuple[jax.Array, jax.Array]:
-        own = jax.tree.map(lambda a: a[0], packed)
-        return clue.encode(params, config, own, max_items, backend=backend)
+        present_Vb = packed.view_slot_Vb[0] >= 0
+        own = jax.tree.map(lambda a: over_all(a[0], USERS), packed)
+        z_VbE, _ = clue.encode(own_copies(params, mesh), config, own, max_items, mesh=mesh)
+        # The devices of a group have the same vectors: this is for their type.
+        return jax.lax.pmean(z_VbE, TENSOR), present_Vb
 
-    return jax.jit(
-        jax.shard_map(
+    def run(params: clue.Params, packed: PackedViews) -> tuple[jax.Array, jax.Array]:
+        return jax.shard_map(
             device,
             mesh=mesh,
-            in_specs=(P(), P(DATA)),
-            out_specs=(P(None, DATA), P(None, DATA)),
-            check_vma=choose_kernels(config, backend).typed,
-        )
-    )
+            in_specs=(partition_specs(params, mesh), P(USERS)),
+            out_specs=(P(None, USERS), P(None, USERS)),
+            check_vma=choose_kernels(config, clue.backend_of(mesh)).typed,
+        )(params, packed)
+
+    return jax.jit(run)

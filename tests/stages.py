@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -33,15 +34,47 @@ def train_arguments(data, workdir, *overrides, variant="smoke"):
 
 def start(stage, *arguments, devices=1):
     """Starts a stage as a process of its own; its output is one text stream."""
+    return start_module("clue_jax", stage, *arguments, devices=devices)
+
+
+def start_module(module, *arguments, devices=1, **environment):
+    """Starts a module of Python as a process of its own."""
     flags = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
-        [sys.executable, "-u", "-m", "clue_jax", stage, *arguments],
+        [sys.executable, "-u", "-m", module, *arguments],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def start_job(count, module, *arguments, devices=1):
+    """Starts processes of one job, that find each other through a port that was free just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    return [
+        start_module(
+            module,
+            *arguments,
+            devices=devices,
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES=str(count),
+            JAX_PROCESS_ID=str(number),
+        )
+        for number in range(count)
+    ]
+
+
+def finish_job(processes, code=0, seconds=300):
+    """The outputs of the processes of a job, once all have ended with this code."""
+    try:
+        return [finish(process, code, seconds) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def finish(process, code=0, seconds=300):

@@ -9,6 +9,7 @@ import pytest
 from clue_jax.config import (
     AttentionKernel,
     EncoderConfig,
+    MeshConfig,
     PretrainConfig,
     SamplingConfig,
     TransformerConfig,
@@ -16,7 +17,8 @@ from clue_jax.config import (
 from clue_jax.errors import NonFiniteError
 from clue_jax.inference import Embedder, combine, embed_users
 from clue_jax.model import clue
-from clue_jax.parallel.mesh import DATA, replicated
+from clue_jax.parallel.mesh import make_mesh, replicated
+from clue_jax.parallel.rules import shardings
 from tests.samples import VOCABULARY, sample_users
 
 LAYER = TransformerConfig(1, 2, 16)
@@ -34,9 +36,18 @@ def whole():
 
 @pytest.mark.parametrize(("devices", "batch_users"), [(1, 7), (8, 8), (8, 30)])
 def test_batches_and_devices_do_not_change_an_embedding(whole, devices, batch_users):
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (DATA,))
+    mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
     params = jax.device_put(PARAMS, replicated(mesh))
     z_NSE, present_NS = embed_users(params, CONFIG, USERS, batch_users, mesh)
+    np.testing.assert_allclose(z_NSE, whole[0], atol=1e-6)
+    assert (present_NS == whole[1]).all()
+
+
+@pytest.mark.parametrize("axes", [{"fsdp": 8}, {"fsdp": 2, "tensor": 2}])
+def test_neither_do_shards_of_parameters(whole, axes):
+    mesh = make_mesh(MeshConfig(**axes), jax.devices())
+    params = jax.device_put(PARAMS, shardings(PARAMS, mesh))
+    z_NSE, present_NS = embed_users(params, CONFIG, USERS, 16, mesh)
     np.testing.assert_allclose(z_NSE, whole[0], atol=1e-6)
     assert (present_NS == whole[1]).all()
 

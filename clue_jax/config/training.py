@@ -158,11 +158,11 @@ class CheckpointConfig:
 
 @dataclass
 class MeshConfig:
-    """Devices along each mesh axis; -1 once: what is left."""
+    """Devices along each mesh axis; -1 once: what is left (parallel/mesh.py)."""
 
-    data: int = -1
-    fsdp: int = 1
-    tensor: int = 1
+    data: int = -1  # users; parameters are copies
+    fsdp: int = 1  # users; parameters and optimizer state lie in shards
+    tensor: int = 1  # heads and hidden units of the same users
 
 
 @dataclass
@@ -185,7 +185,7 @@ def validate_pretrain(config: PretrainConfig) -> None:
     Raises:
         ConfigError: names the key, the value and what would be valid.
     """
-    sampling, train, mesh = config.sampling, config.train, config.mesh
+    sampling, train = config.sampling, config.train
     _validate_encoder(config.encoder)
     for name in ("behaviours_kept", "token_dropout", "layer_dropout", "generic_guide"):
         value = getattr(sampling, name)
@@ -215,12 +215,6 @@ def validate_pretrain(config: PretrainConfig) -> None:
     require(config.optim.learning_rate > 0, "optim.learning_rate", "must be above 0")
     require(config.checkpoint.every_steps >= 1, "checkpoint.every_steps", "must be at least 1")
     require(config.checkpoint.keep >= 1, "checkpoint.keep", "must be at least 1")
-    for axis in ("fsdp", "tensor"):
-        require(
-            getattr(mesh, axis) == 1,
-            f"mesh.{axis}",
-            "only 1 is supported: parameters are replicated and users sharded over mesh.data",
-        )
 
 
 def _validate_encoder(encoder: EncoderConfig) -> None:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Generator
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -23,14 +22,14 @@ from clue_jax.data.sampling import (
     num_views,
     training_views,
 )
-from clue_jax.parallel.mesh import DATA, sharded, users_per_device
+from clue_jax.parallel.mesh import deal_to_devices, local_groups, user_groups, users_per_group
 
 
 class Batch(NamedTuple):
     """What the step of this number computes."""
 
     step: int
-    packed: PackedViews  # global arrays, leading dimension: device
+    packed: PackedViews  # global arrays, leading dimension: group of users
     stats: dict[str, int]  # of this host: tokens, token_slots, items, behaviours ...
 
 
@@ -41,7 +40,7 @@ class TrainBatches:
         users: the training split.
         config: of the run.
         fingerprint: of the dataset.
-        mesh: users are dealt over its data axis.
+        mesh: users are dealt over its groups.
 
     Raises:
         ConfigError: the batch does not divide over the devices, or exceeds the eligible users.
@@ -50,7 +49,7 @@ class TrainBatches:
     def __init__(self, users: Users, config: PretrainConfig, fingerprint: str, mesh: Mesh):
         self.users, self.config, self.mesh = users, config, mesh
         self.seed = int(hash64(config.seed, int(fingerprint[:15], 16)) >> np.uint64(1))
-        self.per_device = users_per_device(config.train.batch_users, mesh)
+        self.per_group = users_per_group(config.train.batch_users, mesh)
         self.eligible = eligible_users(users, config.sampling)
         batch_users(self.eligible, config.train.batch_users, self.seed, 0)
         sampling = config.sampling
@@ -59,34 +58,34 @@ class TrainBatches:
         self.capacity = capacity_for(
             users.take(self.eligible),
             config.encoder,
-            self.per_device,
+            self.per_group,
             self.views,
             parts=sampling.within_service_weight > 0,
         )
-        process = jax.process_index()
-        self.local_devices = [
-            place for place, d in enumerate(mesh.devices.flat) if d.process_index == process
-        ]
+        self.groups = local_groups(mesh)
 
     @property
     def steps_per_epoch(self) -> int:
         return len(self.eligible) // self.config.train.batch_users
 
     def host_batch(self, step: int) -> tuple[PackedViews, dict[str, int]]:
-        """This host's devices' packed views, stacked, and the sums of their counts."""
+        """Packed views of the groups with a device of this host, and the sums of their counts."""
         drawn = batch_users(self.eligible, self.config.train.batch_users, self.seed, step)
-        shares = deal(self.loads[drawn], self.mesh.shape[DATA])
+        shares = deal(self.loads[drawn], user_groups(self.mesh))
         packed, counts = zip(
-            *(self._device_share(drawn[shares[device]], step) for device in self.local_devices),
-            strict=True,
+            *(self._group_share(drawn[shares[group]], step) for group in self.groups), strict=True
         )
         stats = {key: sum(count[key] for count in counts) for key in counts[0]}
         work = [block_slots(count, self.config.encoder) for count in counts]
-        # The step takes as long as if every device computed what the busiest does.
+        # The step takes as long as if every group computed what the busiest does.
         stats |= {"block_slots": sum(work), "busiest_slots": len(work) * max(work)}
         return PackedViews(*(np.stack(arrays) for arrays in zip(*packed, strict=True))), stats
 
-    def _device_share(self, indices: np.ndarray, step: int) -> tuple[PackedViews, dict[str, int]]:
+    def of_all_hosts(self, count: int) -> float:
+        """A count of this host's stats for the whole batch, if other hosts' users are alike."""
+        return count * user_groups(self.mesh) / len(self.groups)
+
+    def _group_share(self, indices: np.ndarray, step: int) -> tuple[PackedViews, dict[str, int]]:
         config = self.config
         users = self.users.take(indices)
         views = training_views(
@@ -98,9 +97,7 @@ class TrainBatches:
     def global_batch(self, step: int) -> Batch:
         """The batch of a step, on the devices."""
         packed, stats = self.host_batch(step)
-        sharding = sharded(self.mesh)
-        arrays = (jax.make_array_from_process_local_data(sharding, a) for a in packed)
-        return Batch(step, PackedViews(*arrays), stats)
+        return Batch(step, deal_to_devices(packed, self.mesh), stats)
 
     def prefetch(
         self, first: int, last: int, ahead: int = 2

@@ -227,6 +227,7 @@ def _lay(
     values_CRL.reshape(-1)[where] = values[source]
     owner_CRL.reshape(-1)[where] = np.repeat(placed.within, in_order)
     span_C2[: len(placed.spans)] = placed.spans
+    span_C2[len(placed.spans) :, 0] = len(lengths)  # a chunk not in use fills nothing, at the end
     num_chunks[...] = len(placed.spans)
     return placed
 

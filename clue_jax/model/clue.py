@@ -9,19 +9,24 @@ Parameters are a nested dict of float32 arrays; nothing outside this folder sees
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 
 from clue_jax.config import EncoderConfig, LossForm, PretrainConfig
 from clue_jax.data.packing import PackedViews
 from clue_jax.model.attention import choose_kernels
-from clue_jax.model.chunked import Chunks, table_of_chunks
+from clue_jax.model.chunked import Chunks, Transfer, table_of_chunks
 from clue_jax.model.item_encoder import ItemEncoder, token_embedding
-from clue_jax.model.layers import Skips
+from clue_jax.model.layers import Skips, compute_dtype
 from clue_jax.model.service_encoder import ServiceEncoder
+from clue_jax.parallel.collectives import Shards
+from clue_jax.parallel.mesh import DEVICES, TENSOR
 
 Params = dict[str, Any]
 
@@ -59,20 +64,20 @@ def encode(
     packed: PackedViews,
     max_items: int,
     layer_dropout: float = 0.0,
-    backend: str = "",
+    mesh: Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Encodes one device's packed views: each distinct item once, then each view.
+    """Encodes packed views of one device, or group: each distinct item once, then each view.
 
     Of a chunk only its vectors outlive it, so memory grows with items and views, not with tokens
     or layers. Everything else is computed again on the way back.
 
     Args:
-        params: from `init`.
+        params: from `init`; on a mesh, this device's `own_copies`.
         config: of the encoder.
-        packed: from `pack_views`.
+        packed: from `pack_views`; on a mesh, typed as varying over all axes.
         max_items: U, rows of the item table: `Capacity.items`.
         layer_dropout: the rate at which the skips of `packed` were drawn; 0: there are none.
-        backend: what it is compiled for: `cpu`, `gpu` or `tpu`; empty: where it runs.
+        mesh: whose `shard_map` this is inside of; None: parameters are whole, the device is ours.
 
     Returns:
         z_VbE: float32 unit vectors, zero where a user lacks a view.
@@ -81,7 +86,8 @@ def encode(
     item_graph, service_graph = _graphs(config)
     # A traced index cannot index NumPy.
     params, packed = jax.tree.map(jnp.asarray, (params, packed))
-    kernels = choose_kernels(config, backend or jax.default_backend())
+    kernels = choose_kernels(config, backend_of(mesh))
+    tensor = TENSOR if mesh and mesh.shape[TENSOR] > 1 else ""
 
     def skips(bits_U: jax.Array) -> Skips | None:
         return Skips(bits_U, layer_dropout) if layer_dropout else None
@@ -91,39 +97,79 @@ def encode(
     ) -> jax.Array:
         item_RL, bits_U = fixed
         encoder = nnx.merge(item_graph, params)
-        return encoder(x_RLD, item_RL, config.chunk_items, kernels.items, skips(bits_U))
+        return encoder(x_RLD, item_RL, config.chunk_items, kernels.items, skips(bits_U), tensor)
 
     def chunk_of_views(
         params: Params, items_RTD: jax.Array, fixed: tuple[jax.Array, jax.Array]
     ) -> jax.Array:
         view_RT, bits_V = fixed
         encoder = nnx.merge(service_graph, params)
-        return encoder(items_RTD, view_RT, config.chunk_views, kernels.histories, skips(bits_V))
+        return encoder(
+            items_RTD, view_RT, config.chunk_views, kernels.histories, skips(bits_V), tensor
+        )
 
-    item_chunks, view_chunks = _chunks_of(packed)
+    item_chunks, view_chunks = _chunks_of(packed, bool(tensor))
+    shards = Shards(mesh, compute_dtype(config.precision)) if mesh else None
     items_UD = table_of_chunks(
-        chunk_of_items, params["item"], params["embedding"], item_chunks, max_items
+        chunk_of_items,
+        params["item"],
+        params["embedding"],
+        item_chunks,
+        max_items,
+        _transfer(shards, "embedding"),
     )
     z_NE = table_of_chunks(
-        chunk_of_views, params["service"], items_UD, view_chunks, packed.view_slot_Vb.size
+        chunk_of_views,
+        params["service"],
+        items_UD,
+        view_chunks,
+        packed.view_slot_Vb.size,
+        _transfer(shards),
     )
     present_Vb = packed.view_slot_Vb >= 0
     return jnp.where(present_Vb[..., None], z_NE[packed.view_slot_Vb], 0.0), present_Vb
 
 
-def _chunks_of(packed: PackedViews) -> tuple[Chunks, Chunks]:
-    """The chunks of items, which look up tokens, and of views, which look up items."""
+def backend_of(mesh: Mesh | None) -> str:
+    """What it is compiled for, `cpu`, `gpu` or `tpu`: not always where we are."""
+    return mesh.devices.flat[0].platform if mesh else jax.default_backend()
+
+
+def _transfer(shards: Shards | None, lookup_name: str = "") -> Transfer:
+    """Of the parameters of a level; what it looks up in is one if it has a name."""
+    if shards is None:
+        return Transfer()
+
+    def moved(move: Callable[[Params], Params], inputs: tuple[Params, jax.Array]) -> Any:
+        shared, lookup_XD = inputs
+        if lookup_name:
+            lookup_XD = move({lookup_name: lookup_XD})[lookup_name]
+        return move(shared), lookup_XD
+
+    return Transfer(partial(moved, shards.gather), partial(moved, shards.scatter))
+
+
+def _chunks_of(packed: PackedViews, together: bool) -> tuple[Chunks, Chunks]:
+    """The chunks of items, which look up tokens, and of views, which look up items.
+
+    Where a chunk sends, all devices go through their loops `together`; what a device has no chunk
+    for is padding, whose vectors and gradients are zero.
+    """
+
+    def count(own: jax.Array) -> jax.Array:
+        return jax.lax.pmax(own, DEVICES) if together else own
+
     items = Chunks(
         packed.tokens_CRL,
         (packed.token_item_CRL, packed.item_skips_CU),
         packed.item_span_C2,
-        packed.num_item_chunks,
+        count(packed.num_item_chunks),
     )
     views = Chunks(
         packed.history_CRT,
         (packed.history_view_CRT, packed.view_skips_CU),
         packed.view_span_C2,
-        packed.num_view_chunks,
+        count(packed.num_view_chunks),
     )
     return items, views
 

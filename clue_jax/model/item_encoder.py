@@ -31,6 +31,7 @@ class ItemEncoder(nnx.Module):
         items: int,
         kernel: AttentionKernel = AttentionKernel.DENSE,
         skips: Skips | None = None,
+        tensor: str = "",
     ) -> jax.Array:
         """Encodes packed items.
 
@@ -40,10 +41,11 @@ class ItemEncoder(nnx.Module):
             items: U.
             kernel: of attention.
             skips: blocks that items leave out.
+            tensor: mesh axis over which heads and hidden units are dealt; empty: none.
 
         Returns:
             [U, D] float32; items that no slot belongs to are meaningless.
         """
         x_RLD = x_RLD.astype(compute_dtype(self.config.precision))
-        pooled_UD = segment_mean(self.stack(x_RLD, item_RL, kernel, skips), item_RL, items)
+        pooled_UD = segment_mean(self.stack(x_RLD, item_RL, kernel, skips, tensor), item_RL, items)
         return unit(pooled_UD) if self.config.normalize_items else self.norm(pooled_UD)

@@ -3,6 +3,9 @@
 Rows hold several segments end to end. Attention sees its own segment only, and rotary positions
 (Su et al., "RoFormer", arXiv 2104.09864) depend on differences alone, so a segment's output does
 not depend on where in a row it lies.
+
+With `tensor`, the name of a mesh axis, a device has some of the heads and hidden units, and a block
+sums over the axis twice; what is between blocks is on all of its devices.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from clue_jax.config import (
 )
 from clue_jax.model.attention import attend
 from clue_jax.model.matmul import LINEAR, linear
+from clue_jax.parallel.collectives import copied
 
 _NORM_EPSILON = 1e-6
 
@@ -64,12 +68,13 @@ class Attention(nnx.Module):
         self.out = nnx.Param(out(rngs.params(), (heads, head, width), jnp.float32))
 
     def __call__(
-        self, x_RLD: jax.Array, segment_RL: jax.Array, kernel: AttentionKernel
+        self, x_RLD: jax.Array, segment_RL: jax.Array, kernel: AttentionKernel, tensor: str = ""
     ) -> jax.Array:
+        x_RLD = copied(x_RLD, tensor) if tensor else x_RLD
         q, k, v = jnp.moveaxis(linear(x_RLD, self.qkv[...]), (2, 3), (0, 2))  # [R, H, L, K]
         mixed_RHLK = attend(kernel, rotate(q), rotate(k), v, segment_RL)
-        mixed_RLD = jnp.swapaxes(mixed_RHLK, 1, 2).reshape(x_RLD.shape)
-        return linear(mixed_RLD, self.out[...].reshape(-1, x_RLD.shape[-1]))
+        mixed_RLX = jnp.swapaxes(mixed_RHLK, 1, 2).reshape(*segment_RL.shape, -1)  # X = H K
+        return linear(mixed_RLX, self.out[...].reshape(-1, x_RLD.shape[-1]), tensor)
 
 
 def rotate(x_RHLK: jax.Array) -> jax.Array:
@@ -101,13 +106,14 @@ class Mlp(nnx.Module):
         self.up = nnx.Param(init(rngs.params(), (width, gates, hidden), jnp.float32))
         self.down = nnx.Param(out(rngs.params(), (hidden, width), jnp.float32))
 
-    def __call__(self, x_RLD: jax.Array) -> jax.Array:
+    def __call__(self, x_RLD: jax.Array, tensor: str = "") -> jax.Array:
+        x_RLD = copied(x_RLD, tensor) if tensor else x_RLD
         up_RLgF = linear(x_RLD, self.up[...])
         if self.activation is Activation.SWIGLU:
             hidden_RLF = jax.nn.silu(up_RLgF[:, :, 0]) * up_RLgF[:, :, 1]
         else:
             hidden_RLF = jax.nn.gelu(up_RLgF[:, :, 0])
-        return linear(hidden_RLF, self.down[...])
+        return linear(hidden_RLF, self.down[...], tensor)
 
 
 class Block(nnx.Module):
@@ -127,14 +133,15 @@ class Block(nnx.Module):
         segment_RL: jax.Array,
         kernel: AttentionKernel,
         gain_RL: jax.Array | None,
+        tensor: str,
     ) -> jax.Array:
         """Adds attention and MLP to the residual stream, each times the slot's gain."""
 
         def scaled(branch_RLD: jax.Array) -> jax.Array:
             return branch_RLD if gain_RL is None else branch_RLD * gain_RL[..., None]
 
-        x_RLD += scaled(self.attention(self.attention_norm(x_RLD), segment_RL, kernel))
-        return x_RLD + scaled(self.mlp(self.mlp_norm(x_RLD)))
+        x_RLD += scaled(self.attention(self.attention_norm(x_RLD), segment_RL, kernel, tensor))
+        return x_RLD + scaled(self.mlp(self.mlp_norm(x_RLD), tensor))
 
 
 class Stack(nnx.Module):
@@ -152,6 +159,7 @@ class Stack(nnx.Module):
         segment_RL: jax.Array,
         kernel: AttentionKernel = AttentionKernel.DENSE,
         skips: Skips | None = None,
+        tensor: str = "",
     ) -> jax.Array:
         """Runs the blocks.
 
@@ -160,6 +168,7 @@ class Stack(nnx.Module):
             segment_RL: segment of each slot.
             kernel: of attention.
             skips: blocks that segments leave out; None: none.
+            tensor: mesh axis over which heads and hidden units are dealt; empty: none.
         """
         if not self.stack.num_layers:
             return x_RLD
@@ -168,7 +177,7 @@ class Stack(nnx.Module):
         def body(x_RLD: jax.Array, layer: tuple[nnx.State, jax.Array]) -> tuple[jax.Array, None]:
             block, number = layer
             gain_RL = skips and skips.gain(segment_RL, number).astype(x_RLD.dtype)
-            return nnx.merge(graph, block)(x_RLD, segment_RL, kernel, gain_RL), None
+            return nnx.merge(graph, block)(x_RLD, segment_RL, kernel, gain_RL, tensor), None
 
         layers = stacked, jnp.arange(self.stack.num_layers, dtype=jnp.uint32)
         return jax.lax.scan(_recomputed(body, self.config.remat), x_RLD, layers)[0]

@@ -13,23 +13,29 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from clue_jax.parallel.collectives import summed
+
 LINEAR = "linear"  # name of the results that a rematerialisation policy may keep
 
 Pair = tuple[jax.Array, jax.Array]
 
 
-def linear(x: jax.Array, weight: jax.Array) -> jax.Array:
+def linear(x: jax.Array, weight: jax.Array, sum_over: str = "") -> jax.Array:
     """`x @ weight` in the type of `x`, summed in float32.
 
     Args:
         x: [..., D] activations, in the compute type.
-        weight: [D, ...] float32 parameters; their gradient is float32, never rounded.
+        weight: [D, ...] parameters; the gradient of float32 ones is never rounded.
+        sum_over: mesh axis over which D is parted; empty: none.
 
     Returns:
         [..., ...] in the type of `x`.
     """
+    flat = _linear(x, weight)
+    if sum_over:
+        flat = summed(flat, sum_over)
     # A policy cannot see into a custom derivative, but it sees names.
-    flat = checkpoint_name(_linear(x, weight), LINEAR)
+    flat = checkpoint_name(flat, LINEAR)
     return flat.reshape(*x.shape[:-1], *weight.shape[1:])
 
 
@@ -52,7 +58,7 @@ def _linear_backward(saved: Pair, y_bar: jax.Array) -> Pair:
         x, y_bar, rows = x.reshape(-1, x.shape[-1]), y_bar.reshape(-1, y_bar.shape[-1]), (0,)
     axes = tuple(range(len(rows)))
     weight_bar = _float32_sums(x, y_bar, (axes, axes))
-    return x_bar.astype(x.dtype), weight_bar.reshape(weight.shape)
+    return x_bar.astype(x.dtype), weight_bar.reshape(weight.shape).astype(weight.dtype)
 
 
 _linear.defvjp(_linear_forward, _linear_backward)

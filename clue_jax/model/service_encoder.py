@@ -29,6 +29,7 @@ class ServiceEncoder(nnx.Module):
         views: int,
         kernel: AttentionKernel = AttentionKernel.DENSE,
         skips: Skips | None = None,
+        tensor: str = "",
     ) -> jax.Array:
         """Encodes packed histories.
 
@@ -38,12 +39,13 @@ class ServiceEncoder(nnx.Module):
             views: number of views.
             kernel: of attention.
             skips: blocks that views leave out.
+            tensor: mesh axis over which heads and hidden units are dealt; empty: none.
 
         Returns:
             [views, E] float32 unit vectors; views that no slot belongs to are meaningless.
         """
         x_RTD = items_RTD.astype(compute_dtype(self.config.precision))
-        pooled_VD = segment_mean(self.stack(x_RTD, view_RT, kernel, skips), view_RT, views)
+        pooled_VD = segment_mean(self.stack(x_RTD, view_RT, kernel, skips, tensor), view_RT, views)
         if self.config.project:
             pooled_VD = jnp.einsum("VD,DE->VE", self.norm(pooled_VD), self.projection[...])
         return unit(pooled_VD)

@@ -53,7 +53,7 @@ def parameter_count(config: EncoderConfig, vocab_size: int) -> int:
     return total
 
 
-def forward_flops(config: EncoderConfig, counts: Mapping[str, int]) -> float:
+def forward_flops(config: EncoderConfig, counts: Mapping[str, float]) -> float:
     """FLOPs (2 per multiply-add) of encoding real tokens and behaviours; padding is not counted.
 
     Args:
@@ -79,7 +79,7 @@ def loss_flops(config: EncoderConfig, batch: int, pairs: int) -> float:
     return pairs * 2.0 * batch**2 * config.embedding_width
 
 
-def step_flops(config: EncoderConfig, counts: Mapping[str, int], batch: int, pairs: int) -> float:
+def step_flops(config: EncoderConfig, counts: Mapping[str, float], batch: int, pairs: int) -> float:
     """Useful FLOPs of a train step: what MFU and compute budgets count.
 
     Backward costs twice the forward; recomputation is the price of memory, not useful work.

@@ -1,46 +1,84 @@
-"""The device mesh, and the start-up of a process that is one of several."""
+"""The device mesh: what its axes are for, and how arrays lie on it.
+
+data    users; parameters are copies. Across slices and nodes, where only gradients travel.
+fsdp    users as well; parameters and optimizer state lie in shards, whole only during a step
+tensor  heads and hidden units of one group of users; the devices of a group encode together
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from clue_jax.config import MeshConfig
 from clue_jax.errors import ConfigError
 
-DATA = "data"
+DATA, FSDP, TENSOR = "data", "fsdp", "tensor"
+USERS = (DATA, FSDP)  # users are dealt over these, one group of devices after the other
+DEVICES = (DATA, FSDP, TENSOR)
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-    """A mesh over all devices; users are sharded over its `data` axis.
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh over all devices, or over those given.
 
     Raises:
-        ConfigError: the axes do not multiply to the number of devices.
+        ConfigError: the axes do not multiply to the number of devices, or do not part slices.
     """
-    sizes = {"data": config.data, "fsdp": config.fsdp, "tensor": config.tensor}
-    devices = jax.device_count()
+    devices = jax.devices() if devices is None else devices
+    sizes = _sizes(config, len(devices))
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if sizes[DATA] % slices:
+        raise ConfigError(
+            f"config.mesh.data: {sizes[DATA]} does not part {slices} slices, between which only"
+            f" gradients should travel; a multiple of {slices} does"
+        )
+    shape = tuple(sizes.values())
+    if slices > 1:
+        inside, across = (shape[0] // slices, *shape[1:]), (slices, 1, 1)
+        grid = mesh_utils.create_hybrid_device_mesh(inside, across, devices)
+    else:
+        grid = mesh_utils.create_device_mesh(shape, devices)
+    return Mesh(grid, DEVICES, axis_types=(AxisType.Auto,) * 3)
+
+
+def _sizes(config: MeshConfig, devices: int) -> dict[str, int]:
+    sizes = {DATA: config.data, FSDP: config.fsdp, TENSOR: config.tensor}
     open_axes = [name for name, size in sizes.items() if size == -1]
     fixed = math.prod(size for size in sizes.values() if size != -1)
-    if len(open_axes) > 1 or min(size for size in sizes.values()) < -1 or fixed == 0:
+    if len(open_axes) > 1 or min(sizes.values()) < -1 or fixed == 0:
         raise ConfigError(f"config.mesh: {sizes}: sizes are positive, and -1 at most once")
     if open_axes and devices % fixed == 0:
         sizes[open_axes[0]] = devices // fixed
     if math.prod(sizes.values()) != devices:
         raise ConfigError(
-            f"config.mesh: {sizes} needs {abs(math.prod(sizes.values()))} devices, but there are"
-            f" {devices}; for example --config.mesh.data={devices // sizes['fsdp']}"
+            f"config.mesh: {sizes} needs {'a multiple of ' if open_axes else ''}{fixed} devices,"
+            f" but there are {devices}; {_way_out(sizes, devices)}"
         )
-    return jax.make_mesh((sizes["data"],), (DATA,), axis_types=(AxisType.Auto,))
+    return sizes
+
+
+def _way_out(sizes: dict[str, int], devices: int) -> str:
+    """Overrides that fit: those that keep fsdp and tensor where these divide the devices."""
+    inside = abs(sizes[FSDP] * sizes[TENSOR])
+    if devices % inside == 0 and min(sizes[FSDP], sizes[TENSOR]) > 0:
+        return f"for example --config.mesh.data={devices // inside}"
+    kept = max(n for n in range(1, devices + 1) if devices % n == 0 and n <= max(sizes[FSDP], 1))
+    return (
+        f"for example --config.mesh.data={devices // kept} --config.mesh.fsdp={kept}"
+        " --config.mesh.tensor=1"
+    )
 
 
 def single_device_mesh() -> Mesh:
     """A mesh of this process's first device."""
-    return Mesh(np.array(jax.local_devices()[:1]), (DATA,), axis_types=(AxisType.Auto,))
+    return make_mesh(MeshConfig(), jax.local_devices()[:1])
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -49,25 +87,64 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def sharded(mesh: Mesh) -> NamedSharding:
-    """The leading dimension is dealt over the data axis."""
-    return NamedSharding(mesh, P(DATA))
+    """The leading dimension, one entry a group of users, is dealt over the groups."""
+    return NamedSharding(mesh, P(USERS))
 
 
-def users_per_device(batch_users: int, mesh: Mesh) -> int:
+def user_groups(mesh: Mesh) -> int:
+    """Groups of devices that encode users of their own."""
+    return mesh.shape[DATA] * mesh.shape[FSDP]
+
+
+def local_groups(mesh: Mesh) -> list[int]:
+    """Groups with a device of this process, ascending."""
+    process = jax.process_index()
+    by_group = mesh.devices.reshape(user_groups(mesh), -1)
+    return [g for g, group in enumerate(by_group) if any(d.process_index == process for d in group)]
+
+
+def users_per_group(batch_users: int, mesh: Mesh) -> int:
     """b, from B.
 
     Raises:
-        ConfigError: B is not a multiple of the devices; names the nearest that are.
+        ConfigError: B is not a multiple of the devices, each of which takes as many users into
+            the loss; names the nearest that are.
     """
-    devices = mesh.shape[DATA]
-    per_device, rest = divmod(batch_users, devices)
+    per_device, rest = divmod(batch_users, mesh.size)
     if rest:
-        nearest = {max(1, per_device) * devices, (per_device + 1) * devices}
+        nearest = {max(1, per_device) * mesh.size, (per_device + 1) * mesh.size}
         raise ConfigError(
-            f"config.train.batch_users: {batch_users} users do not divide over {devices} devices;"
+            f"config.train.batch_users: {batch_users} users do not divide over {mesh.size} devices;"
             f" nearest: {' or '.join(map(str, sorted(nearest)))}"
         )
-    return per_device
+    return per_device * mesh.shape[TENSOR]
+
+
+def deal_to_devices(stacked: Any, mesh: Mesh) -> Any:
+    """Global arrays with a leading dimension of groups, copies on the devices of a group.
+
+    Args:
+        stacked: a tree of NumPy arrays, one entry for each of `local_groups`.
+        mesh: the devices.
+    """
+    sharding, place = sharded(mesh), {g: k for k, g in enumerate(local_groups(mesh))}
+
+    def whole(local: np.ndarray) -> jax.Array:
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None  # only devices of this process are asked for
+            return local[place[index[0].start or 0]][None]
+
+        shape = (user_groups(mesh), *local.shape[1:])
+        return jax.make_array_from_callback(shape, sharding, part)
+
+    return jax.tree.map(whole, stacked)
+
+
+def to_host(array: jax.Array) -> np.ndarray:
+    """The whole array in every process."""
+    if array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
 def varying(tree: Any, like: jax.Array) -> Any:
@@ -80,3 +157,9 @@ def varying(tree: Any, like: jax.Array) -> Any:
     """
     zero = like - like
     return jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), tree)
+
+
+def over_all(array: jax.Array, axes: Iterable[str]) -> jax.Array:
+    """Inside `shard_map`: lets an array that varies over `axes` vary over all axes; values stay."""
+    missing = tuple(axis for axis in DEVICES if axis not in set(axes))
+    return jax.lax.pcast(array, missing, to="varying") if missing else array

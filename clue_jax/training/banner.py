@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from clue_jax.config import EncoderConfig, PretrainConfig
 from clue_jax.data.batches import Batch, TrainBatches
@@ -19,7 +20,7 @@ def run_lines(config: PretrainConfig, batches: TrainBatches, vocab_size: int) ->
     """
     train, capacity = config.train, batches.capacity
     return [
-        f"{jax.device_count()} x {jax.devices()[0].device_kind}, mesh {dict(batches.mesh.shape)};"
+        f"{jax.device_count()} x {jax.devices()[0].device_kind}, mesh {_axes(batches.mesh)};"
         f" {parameter_count(config.encoder, vocab_size):,} parameters,"
         f" {config.encoder.precision.value}; attention: {_kernels(config.encoder)}",
         f"{train.batch_users} users a batch ({train.batch_users - 1} negatives per anchor),"
@@ -30,6 +31,11 @@ def run_lines(config: PretrainConfig, batches: TrainBatches, vocab_size: int) ->
         f" {capacity.view_chunks} chunks of {config.encoder.history_rows} x"
         f" {config.encoder.row_behaviours} behaviours; {_truncated(batches, config.encoder)}",
     ]
+
+
+def _axes(mesh: Mesh) -> str:
+    """Axes of more than one device: `data 4 x fsdp 2`."""
+    return " x ".join(f"{axis} {n}" for axis, n in mesh.shape.items() if n > 1) or "data 1"
 
 
 def _kernels(config: EncoderConfig) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from clue_jax.config import PretrainConfig, validate_pretrain
@@ -26,13 +27,13 @@ from clue_jax.data.source import open_dataset
 from clue_jax.errors import NonFiniteError, Preempted
 from clue_jax.files import lease
 from clue_jax.model.sizes import step_flops
-from clue_jax.parallel.mesh import make_mesh, replicated, users_per_device
+from clue_jax.parallel.mesh import make_mesh, users_per_group
 from clue_jax.training.banner import compiled_line, run_lines
 from clue_jax.training.checkpoint import Checkpoints
 from clue_jax.training.metrics import MetricsWriter, Row, peak_flops, say_row
 from clue_jax.training.optim import make_schedule
 from clue_jax.training.run_directory import open_run
-from clue_jax.training.state import TrainState, init_state
+from clue_jax.training.state import TrainState, init_state, state_shardings
 from clue_jax.training.step import make_step
 from clue_jax.training.validation import Validation
 
@@ -50,7 +51,8 @@ def train(config: PretrainConfig, data: str, workdir: str) -> None:
     """
     validate_pretrain(config)
     mesh = make_mesh(config.mesh)
-    users_per_device(config.train.batch_users, mesh)
+    users_per_group(config.train.batch_users, mesh)
+    state_shardings(config, mesh)
     dataset = open_dataset(data)
     directory = epath.Path(workdir)
     lock = lease(directory / "lock") if jax.process_index() == 0 else contextlib.nullcontext()
@@ -68,20 +70,32 @@ def train(config: PretrainConfig, data: str, workdir: str) -> None:
 
 
 class _Signals:
-    """Remembers SIGTERM and SIGINT, so that the loop can save before it stops."""
+    """Remembers SIGTERM and SIGINT, so that the loop can save before it stops.
+
+    Of several processes all must stop at the same step, also where one alone was told. JAX's
+    service for that listens to SIGTERM itself.
+    """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._several = jax.process_count() > 1
 
     def __enter__(self) -> _Signals:
         self._previous = {}
+        kinds = () if self._several else (signal.SIGTERM, signal.SIGINT)
         with contextlib.suppress(ValueError):  # only the main thread may set handlers
-            for kind in (signal.SIGTERM, signal.SIGINT):
+            for kind in kinds:
                 self._previous[kind] = signal.signal(kind, self._remember)
         return self
 
     def _remember(self, number: int, frame: Any) -> None:
         self.received = signal.Signals(number)
+
+    def stop_after(self, step: int) -> bool:
+        """Whether this step is the last one; the same in every process, each asking once a step."""
+        if self._several and multihost_utils.reached_preemption_sync_point(step):
+            self.received = signal.SIGTERM
+        return self.received is not None
 
     def __exit__(self, *exception: object) -> None:
         for kind, handler in self._previous.items():
@@ -118,17 +132,19 @@ class Run:
         self.writer = MetricsWriter(directory, self.first)
 
     def _restore_or_init(self, vocab_size: int) -> tuple[TrainState, int]:
-        whole = replicated(self.mesh)
-        fresh = jax.jit(lambda: init_state(self.config, vocab_size), out_shardings=whole)
+        lies = state_shardings(self.config, self.mesh)
+        fresh = jax.jit(lambda: init_state(self.config, vocab_size), out_shardings=lies)
         abstract = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=whole), jax.eval_shape(fresh)
+            lambda a, sharding: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
+            jax.eval_shape(fresh),
+            lies,
         )
         parts = {"params": abstract.params, "optimizer": abstract.opt_state}
         restored = self.checkpoints.restore(parts)
         if restored is None:
             return fresh(), 0
         say(f"continuing from the checkpoint of step {restored.step}")
-        step = jax.device_put(np.asarray(restored.step, np.int32), whole)
+        step = jax.device_put(np.asarray(restored.step, np.int32), lies.step)
         return TrainState(
             step, restored.parts["params"], restored.parts["optimizer"]
         ), restored.step
@@ -149,10 +165,11 @@ class Run:
                     meter.add(*dispatched)
                 dispatched = batch, waited, metrics
                 done = batch.step + 1
-                if self._is_due(done) or signals.received:
+                stopping = signals.stop_after(done)
+                if self._is_due(done) or stopping:
                     meter.add(*dispatched)
                     dispatched = None
-                    self._finish_step(done, meter, bool(signals.received))
+                    self._finish_step(done, meter, stopping)
                     if signals.received and done < steps:
                         self.checkpoints.wait()
                         raise Preempted(
@@ -197,7 +214,7 @@ class Run:
         row["learning_rate"] = float(self.schedule(done - 1))
         batch = config.train.batch_users
         row["users_per_second"] = batch * meter.steps / meter.seconds
-        counts = {key: meter.stats[key] * jax.process_count() for key in meter.stats}
+        counts = {key: self.batches.of_all_hosts(count) for key, count in meter.stats.items()}
         pairs = meter.steps * len(self.pairs)
         rate = step_flops(config.encoder, counts, batch, pairs) / meter.seconds
         row["flops_per_second"] = rate

@@ -31,7 +31,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "clu
 
 
 def open_run(workdir: epath.Path, config: PretrainConfig, dataset: Dataset) -> None:
-    """Creates the run directory, or checks that it holds the same run.
+    """Creates the run directory, or checks that it holds the same run; process 0 alone writes.
 
     Raises:
         CheckpointError: config or dataset differ; lists each difference, old -> new.
@@ -52,6 +52,8 @@ def open_run(workdir: epath.Path, config: PretrainConfig, dataset: Dataset) -> N
                 f"{workdir}: holds a run with other settings; use another --workdir or undo:\n  "
                 + "\n  ".join(differences)
             )
+    if jax.process_index() != 0:
+        return
     write_json(workdir / "environment.json", environment())
     write_bytes(workdir / "tokenizer.json", (dataset.path / "tokenizer.json").read_bytes())
     write_json(workdir / "dataset.json", new["dataset"])

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from clue_jax.config import PretrainConfig
 from clue_jax.model import clue
+from clue_jax.parallel.rules import shardings
 from clue_jax.training.optim import make_optimizer
 
 
@@ -27,3 +29,12 @@ def init_state(config: PretrainConfig, vocab_size: int) -> TrainState:
     """A fresh state, a pure function of the config's seed."""
     params = clue.init_run(config, vocab_size)
     return TrainState(jnp.zeros((), jnp.int32), params, make_optimizer(config).init(params))
+
+
+def state_shardings(config: PretrainConfig, mesh: Mesh) -> TrainState:
+    """How each leaf of the state lies on a mesh (NamedSharding); the same for every vocabulary.
+
+    Raises:
+        ConfigError: a dimension does not divide over its axes; names the key and what would.
+    """
+    return shardings(jax.eval_shape(lambda: init_state(config, 1)), mesh)

@@ -19,9 +19,10 @@ from clue_jax.data.sampling import ViewPair
 from clue_jax.losses.contrastive import Sharding, sharded_pair_loss
 from clue_jax.model import clue
 from clue_jax.model.attention import choose_kernels
-from clue_jax.parallel.mesh import DATA, replicated, sharded
+from clue_jax.parallel.collectives import copied, own_copies, sum_over_users
+from clue_jax.parallel.mesh import DEVICES, TENSOR, USERS, over_all, replicated, sharded
 from clue_jax.training.optim import make_optimizer
-from clue_jax.training.state import TrainState
+from clue_jax.training.state import TrainState, state_shardings
 
 Metrics = dict[str, jax.Array]
 Encode = Callable[[clue.Params, PackedViews], tuple[jax.Array, jax.Array]]
@@ -32,24 +33,28 @@ def make_step(
 ) -> jax.stages.Wrapped:
     """The jitted (state, packed batch) -> (state, metrics) for a mesh; the state is donated.
 
-    `max_items` is U, the distinct items of one device at most.
+    `max_items` is U, the distinct items of one group's users at most. State lies as
+    `state_shardings` says; the batch has a leading dimension of groups of users. Metrics are
+    float32 scalars: `loss` (weighted mean over the pairs of views), `retrieval_at_1`,
+    `logit_scale`, `gradient_norm`.
 
-    The batch has a leading device dimension. Metrics are float32 scalars: `loss` (weighted mean
-    over the pairs of views), `retrieval_at_1`, `logit_scale`, `gradient_norm`.
+    Raises:
+        ConfigError: parameters do not divide over the mesh.
     """
     optimizer = make_optimizer(config)
-    backend = mesh.devices.flat[0].platform  # compiling for another machine, not where we are
+    lies = state_shardings(config, mesh)
+    specs = jax.tree.map(lambda sharding: sharding.spec, lies.params)
 
     def encode(params: clue.Params, packed: PackedViews) -> tuple[jax.Array, jax.Array]:
         dropout = config.sampling.layer_dropout
-        return clue.encode(params, config.encoder, packed, max_items, dropout, backend)
+        return clue.encode(params, config.encoder, packed, max_items, dropout, mesh)
 
     gradients = jax.shard_map(
-        partial(_gradients, encode, config.loss, pairs),
+        partial(_gradients, encode, config.loss, pairs, mesh),
         mesh=mesh,
-        in_specs=(P(), P(DATA)),
-        out_specs=(P(), P()),
-        check_vma=choose_kernels(config.encoder, backend).typed,
+        in_specs=(specs, P(USERS)),
+        out_specs=(specs, P()),
+        check_vma=choose_kernels(config.encoder, clue.backend_of(mesh)).typed,
     )
 
     def step(state: TrainState, packed: PackedViews) -> tuple[TrainState, Metrics]:
@@ -65,9 +70,11 @@ def make_step(
         metrics["gradient_norm"] = optax.tree.norm(grads)
         return TrainState(state.step + 1, params, opt_state), metrics
 
-    whole, dealt = replicated(mesh), sharded(mesh)
     return jax.jit(
-        step, in_shardings=(whole, dealt), out_shardings=(whole, whole), donate_argnums=(0,)
+        step,
+        in_shardings=(lies, sharded(mesh)),
+        out_shardings=(lies, replicated(mesh)),
+        donate_argnums=(0,),
     )
 
 
@@ -75,19 +82,21 @@ def _gradients(
     encode: Encode,
     config: LossConfig,
     pairs: tuple[ViewPair, ...],
+    mesh: Mesh,
     params: Any,
     packed: PackedViews,
 ) -> tuple[Any, Metrics]:
     """One device's part of the gradients of the whole loss, then their sum over devices."""
-    packed = jax.tree.map(lambda a: a[0], packed)
-    # Each device differentiates its own copy; the sum below is the only all-reduce of gradients.
-    own = jax.tree.map(lambda a: jax.lax.pcast(a, (DATA,), to="varying"), params)
-    present_Vb = packed.view_slot_Vb >= 0
-    sharding = Sharding(DATA, config.tile, config.transport, config.precision)
+    packed = jax.tree.map(lambda a: over_all(a[0], USERS), packed)
+    present_Vb = _share(packed.view_slot_Vb >= 0, mesh)
+    sharding = Sharding(DEVICES, config.tile, config.transport, config.precision)
 
     def total(params: Any) -> tuple[jax.Array, jax.Array]:
         z_VbE, _ = encode(params["encoder"], packed)
-        scale, bias = jnp.exp(params["log_scale"]), params.get("bias", 0.0)
+        # The devices of a group have the same vectors, and each takes its share to the loss.
+        z_VbE = _share(copied(z_VbE, TENSOR), mesh)
+        scale = jnp.exp(copied(params["log_scale"], TENSOR))
+        bias = copied(params["bias"], TENSOR) if "bias" in params else 0.0
         loss, hits = jnp.zeros(()), jnp.zeros(())
         for pair in pairs:
             valid_b = present_Vb[pair.first] & present_Vb[pair.second]
@@ -99,7 +108,14 @@ def _gradients(
             hits += pair.weight * of_pair.hits / jnp.maximum(of_pair.users, 1)
         return loss, hits
 
-    (loss, hits), grads = jax.value_and_grad(total, has_aux=True)(own)
+    # Each device differentiates its own copy; gradients are summed where it is written.
+    (loss, hits), grads = jax.value_and_grad(total, has_aux=True)(own_copies(params, mesh))
     scale = jnp.exp(params["log_scale"])
     metrics = {"loss": loss, "retrieval_at_1": hits, "logit_scale": scale}
-    return jax.lax.psum(grads, DATA), metrics
+    return sum_over_users(grads, mesh), metrics
+
+
+def _share(values_Vb: jax.Array, mesh: Mesh) -> jax.Array:
+    """This device's users among those of its group."""
+    users = values_Vb.shape[1] // mesh.shape[TENSOR]
+    return jax.lax.dynamic_slice_in_dim(values_Vb, jax.lax.axis_index(TENSOR) * users, users, 1)

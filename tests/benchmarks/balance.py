@@ -14,12 +14,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-import jax
 import numpy as np
 
+from clue_jax.config import MeshConfig
 from clue_jax.data import batches
 from clue_jax.data.records import Users
-from clue_jax.parallel.mesh import DATA
+from clue_jax.parallel.mesh import make_mesh
 from tests.benchmarks import harness, workloads
 from tests.benchmarks.steps import FINGERPRINT, config_of
 
@@ -30,7 +30,7 @@ DEVICES, PER_DEVICE, STEPS = 8, 128, 8
 def imbalance(users: Users, per_device: int) -> float:
     """Most / mean computed slots over the devices, summed over some steps."""
     config = config_of(256, 4, DEVICES * per_device, item_rows=16, history_rows=16)
-    mesh = jax.sharding.Mesh(np.array(jax.devices()), (DATA,))
+    mesh = make_mesh(MeshConfig())
     dealt = batches.TrainBatches(users, config, FINGERPRINT, mesh)
     stats = [dealt.host_batch(step)[1] for step in range(STEPS)]
     return sum(s["busiest_slots"] for s in stats) / sum(s["block_slots"] for s in stats)

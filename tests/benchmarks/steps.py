@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 
 from clue_jax.config import (
     EncoderConfig,
+    MeshConfig,
     OptimConfig,
     PretrainConfig,
     SamplingConfig,
@@ -20,7 +20,7 @@ from clue_jax.data.batches import Batch, TrainBatches
 from clue_jax.data.records import Users
 from clue_jax.data.sampling import view_pairs
 from clue_jax.model.sizes import step_flops
-from clue_jax.parallel.mesh import DATA
+from clue_jax.parallel.mesh import make_mesh
 from clue_jax.training.state import init_state
 from clue_jax.training.step import make_step
 from tests.benchmarks import workloads
@@ -88,7 +88,7 @@ class Bench:
 
 def bench(config: PretrainConfig, users: Users, devices: int = 1) -> Bench:
     """Compiles the step of `config` over `users` on the first devices, with their first batch."""
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (DATA,))
+    mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
     batches = TrainBatches(users, config, FINGERPRINT, mesh)
     pairs = view_pairs(len(users.services), config.sampling)
     step = make_step(config, pairs, mesh, batches.capacity.items)

@@ -7,13 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from clue_jax.config import EncoderConfig, PretrainConfig, SamplingConfig, TrainConfig
+from clue_jax.config import EncoderConfig, MeshConfig, PretrainConfig, SamplingConfig, TrainConfig
 from clue_jax.data.balance import deal
 from clue_jax.data.batches import TrainBatches
 from clue_jax.data.packing import PackedViews
 from clue_jax.data.sampling import batch_users
 from clue_jax.errors import ConfigError
-from clue_jax.parallel.mesh import DATA
+from clue_jax.parallel.mesh import USERS as USER_AXES
+from clue_jax.parallel.mesh import make_mesh
 from tests.data.test_packing import unpack
 from tests.samples import sample_users
 
@@ -33,7 +34,7 @@ FINGERPRINT = "0123456789abcdef" * 4
 
 
 def mesh_of(devices):
-    return jax.sharding.Mesh(np.array(jax.devices()[:devices]), (DATA,))
+    return make_mesh(MeshConfig(), jax.devices()[:devices])
 
 
 def batches_on(devices, config=CONFIG, fingerprint=FINGERPRINT):
@@ -99,7 +100,7 @@ def test_prefetch_gives_the_steps_in_order_wherever_it_starts():
 
 def test_a_batch_lies_sharded_on_its_devices():
     batch = batches_on(8).global_batch(0)
-    assert batch.packed.tokens_CRL.sharding.spec == jax.sharding.PartitionSpec(DATA)
+    assert batch.packed.tokens_CRL.sharding.spec == jax.sharding.PartitionSpec(USER_AXES)
     assert len(batch.packed.tokens_CRL.addressable_shards) == 8
 
 

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from clue_jax.config import MeshConfig
 from clue_jax.model.chunked import Chunks, table_of_chunks
-from clue_jax.parallel.mesh import DATA, make_mesh
+from clue_jax.parallel.mesh import DEVICES, make_mesh
 from tests.model.jaxprs import equations
 
 TOLERANCE = dict(rtol=1e-5, atol=1e-5)
@@ -171,13 +171,13 @@ def test_devices_of_a_mesh_run_different_numbers_of_chunks():
     )
 
     def device(shared, lookup, chunks, weights):
-        own = jax.tree.map(lambda a: jax.lax.pcast(a, (DATA,), to="varying"), (shared, lookup))
+        own = jax.tree.map(lambda a: jax.lax.pcast(a, DEVICES, to="varying"), (shared, lookup))
         chunks, weights = jax.tree.map(lambda a: a[0], (chunks, weights))
         table, gradient = value_and_gradient(looped, *own, chunks, weights)
-        return table[None], jax.lax.psum(gradient, DATA)
+        return table[None], jax.lax.psum(gradient, DEVICES)
 
-    specs = P(), P(), P(DATA), P(DATA)
-    run = jax.jit(jax.shard_map(device, mesh=mesh, in_specs=specs, out_specs=(P(DATA), P())))
+    specs = P(), P(), P(DEVICES), P(DEVICES)
+    run = jax.jit(jax.shard_map(device, mesh=mesh, in_specs=specs, out_specs=(P(DEVICES), P())))
     tables, gradient = run(shared, lookup, chunks, weights)
     expected = [stacked_value_and_gradient(shared, lookup, *one[2:]) for one in each]
     total = jax.tree.map(lambda *parts: sum(parts), *(gradient for _, gradient in expected))

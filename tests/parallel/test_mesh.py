@@ -10,15 +10,17 @@ from clue_jax.parallel.mesh import (
     replicated,
     sharded,
     single_device_mesh,
-    users_per_device,
+    users_per_group,
 )
 
 
 @pytest.mark.parametrize("data", [-1, 8])
 def test_users_are_dealt_over_all_devices(data):
     mesh = make_mesh(MeshConfig(data=data))
-    assert dict(mesh.shape) == {"data": 8} and users_per_device(64, mesh) == 8
-    assert dict(single_device_mesh().shape) == {"data": 1}
+    assert (
+        dict(mesh.shape) == {"data": 8, "fsdp": 1, "tensor": 1} and users_per_group(64, mesh) == 8
+    )
+    assert dict(single_device_mesh().shape) == {"data": 1, "fsdp": 1, "tensor": 1}
 
 
 def test_shardings_replicate_or_deal():
@@ -44,6 +46,6 @@ def test_a_mesh_that_does_not_fit_is_refused(config, problem):
 
 def test_a_batch_that_does_not_divide_names_its_neighbours():
     with pytest.raises(ConfigError, match="30 users do not divide over 8 devices; nearest: 24 or"):
-        users_per_device(30, make_mesh(MeshConfig()))
+        users_per_group(30, make_mesh(MeshConfig()))
     with pytest.raises(ConfigError, match="nearest: 8$"):
-        users_per_device(5, make_mesh(MeshConfig()))
+        users_per_group(5, make_mesh(MeshConfig()))

@@ -49,7 +49,7 @@ def lines_of(**encoder):
 
 def test_it_names_devices_model_batch_and_buffers():
     batches, (model, data, buffers) = lines_of()
-    assert model.startswith(f"8 x {jax.devices()[0].device_kind}, mesh {{'data': 8}};")
+    assert model.startswith(f"8 x {jax.devices()[0].device_kind}, mesh data 8;")
     assert f"{parameter_count(CONFIG.encoder, VOCABULARY):,} parameters, float32" in model
     assert model.endswith("attention: dense in items, dense in histories")
     both = int((USERS.counts() > 0).all(axis=1).sum())

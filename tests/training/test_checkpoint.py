@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from clue_jax.config import EncoderConfig, MeshConfig, PretrainConfig, TransformerConfig
 from clue_jax.errors import CheckpointError
-from clue_jax.parallel.mesh import replicated
+from clue_jax.parallel.mesh import make_mesh, replicated
 from clue_jax.training.checkpoint import (
     BEST,
     NEWEST,
@@ -18,6 +19,7 @@ from clue_jax.training.checkpoint import (
     load_params,
     summary,
 )
+from clue_jax.training.state import init_state, state_shardings
 
 # Where a load fails, Orbax leaves an event loop behind that nobody closed.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -87,6 +89,29 @@ def test_what_was_saved_comes_back_bit_for_bit(tmp_path, before, after):
     checkpoints.close()
     assert restored.step == 10 and same(restored.parts, parts_of(10))
     assert len(restored.parts["params"]["b"].sharding.device_set) == after
+
+
+def test_a_state_moves_from_one_mesh_to_another(tmp_path):
+    layer = TransformerConfig(1, 2, 16)
+    encoder = EncoderConfig(width=16, embedding_width=16, item=layer, service=layer)
+    config = PretrainConfig(encoder=encoder)
+
+    def parts(**axes):
+        lies = state_shardings(config, make_mesh(MeshConfig(**axes)))
+        state = jax.jit(lambda: init_state(config, 50), out_shardings=lies)()
+        return {"params": state.params, "optimizer": state.opt_state}
+
+    before, after = parts(data=8), parts(fsdp=4, tensor=2)
+    checkpoints = Checkpoints(tmp_path / "c")
+    checkpoints.save(10, before, None)
+    checkpoints.wait()
+    shapes = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), after
+    )
+    restored = checkpoints.restore(shapes)
+    checkpoints.close()
+    assert same(restored.parts, before)
+    assert jax.tree.all(jax.tree.map(lambda a, b: a.sharding == b.sharding, restored.parts, after))
 
 
 def test_the_newest_and_the_best_stay(tmp_path):

@@ -145,7 +145,13 @@ def test_a_diverged_run_stops_and_names_the_last_good_checkpoint(smoke_data, tmp
         (["--config.train.batch_users=1"], 2, "config.train.batch_users: 1"),
         (["--config.train.batch_users=30"], 2, "30 users do not divide over 8 devices"),
         (["--config.train.batch_users=160"], 2, "160 users in a batch, but only 1"),
-        (["--config.mesh.fsdp=2"], 2, "config.mesh.fsdp"),
+        (["--config.mesh.fsdp=3"], 2, "needs a multiple of 3 devices, but there are 8"),
+        (
+            ["--config.mesh.data=4"],
+            2,
+            "needs 4 devices, but there are 8; for example --",
+        ),
+        (["--config.mesh.tensor=8"], 2, "has 2 in dimension 1, which do not divide over 8"),
         (["--config.encoder.attention=SPLASH"], 2, "config.encoder.attention: splash needs a TPU"),
     ],
 )

@@ -11,7 +11,9 @@ from clue_jax.config import (
     AttentionKernel,
     EncoderConfig,
     LossConfig,
+    MeshConfig,
     OptimConfig,
+    Precision,
     PretrainConfig,
     SamplingConfig,
     TrainConfig,
@@ -20,9 +22,9 @@ from clue_jax.config import (
 from clue_jax.data.batches import TrainBatches
 from clue_jax.data.sampling import view_pairs
 from clue_jax.model import attention, clue
-from clue_jax.parallel.mesh import DATA, replicated
+from clue_jax.parallel.mesh import make_mesh
 from clue_jax.training import step as step_module
-from clue_jax.training.state import init_state
+from clue_jax.training.state import init_state, state_shardings
 from clue_jax.training.step import make_step
 from tests.samples import VOCABULARY, sample_users
 
@@ -60,12 +62,12 @@ def config_of(**loss):
 class Trial:
     """Some steps of a run on the first devices."""
 
-    def __init__(self, config, devices=1):
-        mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (DATA,))
+    def __init__(self, config, devices=1, **axes):
+        mesh = make_mesh(MeshConfig(**axes), jax.devices()[:devices])
         self.batches = TrainBatches(USERS, config, "abcdef0123456789", mesh)
         pairs = view_pairs(2, config.sampling)
         self.step = make_step(config, pairs, mesh, self.batches.capacity.items)
-        self.state = jax.device_put(init_state(config, VOCABULARY), replicated(mesh))
+        self.state = jax.device_put(init_state(config, VOCABULARY), state_shardings(config, mesh))
         self.metrics = []
 
     def run(self, steps, batch=None):
@@ -103,18 +105,40 @@ def test_twenty_steps_are_the_same_on_any_number_of_devices(alone, on_eight, dev
         np.testing.assert_allclose(dealt.values(key), alone.values(key), rtol=1e-5, atol=1e-5)
 
 
-def test_a_fused_kernel_gives_the_same_steps_on_two_devices(monkeypatch):
+@pytest.mark.parametrize(
+    ("data", "fsdp", "tensor"), [(2, 4, 1), (1, 8, 1), (4, 1, 2), (1, 4, 2), (2, 2, 2)]
+)
+def test_twenty_steps_are_the_same_on_any_shape_of_mesh(alone, data, fsdp, tensor):
+    trial = Trial(config_of(), devices=8, data=data, fsdp=fsdp, tensor=tensor).run(20)
+    for key in ("loss", "gradient_norm", "logit_scale"):
+        np.testing.assert_allclose(trial.values(key), alone.values(key), rtol=1e-5, atol=1e-5)
+    largest = trial.state.params["encoder"]["item"]["stack"]["blocks"]["mlp"]["up"]
+    parts = {shard.data.size for shard in largest.addressable_shards}
+    assert parts == {largest.size // (fsdp * tensor)}
+
+
+@pytest.mark.parametrize("axes", [{"data": 2}, {"fsdp": 2, "tensor": 2}])
+def test_a_fused_kernel_gives_the_same_steps_on_several_devices(monkeypatch, axes):
     # The libraries' kernels do not tell shard_map what varies over devices; this one is the TPU's.
     config = config_of()
     config.encoder.row_tokens = config.encoder.row_behaviours = 128
-    dense = Trial(config, devices=2).run(2)
+    dense = Trial(config).run(2)
     monkeypatch.setattr(attention, "splash", partial(attention.splash, interpret=True))
     splash = attention.Kernels(AttentionKernel.SPLASH, AttentionKernel.SPLASH)
     for module in (clue, step_module):
         monkeypatch.setattr(module, "choose_kernels", lambda *_: splash)
-    fused = Trial(config, devices=2).run(2)
+    fused = Trial(config, devices=math.prod(axes.values()), **axes).run(2)
     for key in ("loss", "gradient_norm"):
         np.testing.assert_allclose(fused.values(key), dense.values(key), rtol=1e-5, atol=1e-5)
+
+
+def test_shards_in_bfloat16_give_nearly_the_same_steps():
+    config = config_of()
+    config.encoder.precision = Precision.BFLOAT16
+    copies = Trial(config, devices=8).run(5)
+    shards = Trial(config, devices=8, fsdp=4, tensor=2).run(5)
+    np.testing.assert_allclose(shards.values("loss"), copies.values("loss"), rtol=5e-3)
+    assert shards.values("loss") != copies.values("loss"), "nothing was rounded"
 
 
 def test_a_run_compiles_once(alone):

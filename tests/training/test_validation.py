@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from clue_jax.config import EncoderConfig, PretrainConfig, TransformerConfig
+from clue_jax.config import EncoderConfig, MeshConfig, PretrainConfig, TransformerConfig
 from clue_jax.inference import embed_users
 from clue_jax.model import clue
-from clue_jax.parallel.mesh import DATA
+from clue_jax.parallel.mesh import make_mesh
 from clue_jax.ranking import matching_ranks
 from clue_jax.training.validation import Validation
 from tests.samples import VOCABULARY, sample_users
@@ -19,7 +19,7 @@ PARAMS = clue.init(CONFIG.encoder, VOCABULARY, jax.random.key(0))
 
 
 def mesh_of(devices):
-    return jax.sharding.Mesh(np.array(jax.devices()[:devices]), (DATA,))
+    return make_mesh(MeshConfig(), jax.devices()[:devices])
 
 
 @pytest.mark.parametrize("devices", [1, 8])

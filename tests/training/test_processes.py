@@ -1,0 +1,46 @@
+"""Training by several real processes: the same run, stopped together, never waiting in vain."""
+
+import signal
+
+import pytest
+
+from tests.stages import finish, finish_job, rows, start_job, train_arguments, wait_until
+from tests.training.test_loop import LONG, logged
+
+
+def job_of(processes, *arguments):
+    return start_job(processes, "clue_jax", "train", *arguments, devices=8 // processes)
+
+
+@pytest.mark.parametrize(
+    ("processes", "mesh"), [(2, {"data": 2, "fsdp": 2, "tensor": 2}), (4, {"fsdp": 8})]
+)
+def test_processes_and_meshes_do_not_change_a_run(smoke_data, smoke_run, tmp_path, processes, mesh):
+    axes = [f"--config.mesh.{axis}={size}" for axis, size in mesh.items()]
+    command = train_arguments(smoke_data, tmp_path / "run", *axes)
+    outputs = finish_job(job_of(processes, *command))
+    assert "step 20/20" in outputs[0] and "step 20/20" not in outputs[1]
+    keys = ("step", "loss", "logit_scale", "gradient_norm", "learning_rate", "mrr")
+    for ours, alone in zip(rows(tmp_path / "run"), rows(smoke_run), strict=True):
+        same = {key: value for key, value in alone.items() if key in keys}
+        assert {key: ours[key] for key in same} == pytest.approx(same, abs=1e-4, rel=1e-4)
+    # The checkpoint is whole, and continues on another mesh in other processes.
+    again = finish_job(job_of(2, *train_arguments(smoke_data, tmp_path / "run")))
+    assert "continuing from the checkpoint of step 20" in again[0]
+
+
+def test_all_stop_at_the_same_step_when_one_is_told(smoke_data, tmp_path):
+    job = job_of(2, *train_arguments(smoke_data, tmp_path / "run", *LONG))
+    wait_until(lambda: logged(tmp_path / "run") > 5, job[0])
+    job[1].send_signal(signal.SIGTERM)
+    messages = {output.splitlines()[-1].split("preempted:")[1] for output in finish_job(job, 75)}
+    assert len(messages) == 1 and "stopped at step" in messages.pop()
+
+
+def test_a_lost_process_ends_the_others(smoke_data, tmp_path):
+    job = job_of(2, *train_arguments(smoke_data, tmp_path / "run", *LONG))
+    wait_until(lambda: logged(tmp_path / "run") > 5, job[0])
+    job[1].kill()
+    finish(job[1], code=-signal.SIGKILL)
+    assert job[0].wait(timeout=60) != 0
+    job[0].communicate()
