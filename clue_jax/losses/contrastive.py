@@ -178,15 +178,13 @@ def _losses(
 def _backward(form: LossForm, sharding: Sharding, saved: Any, bars: PairLoss) -> tuple[_Anchors]:
     anchors, positive_b, above, gathered = saved
     rows, columns = _blocks(sharding, anchors)
-    by_row, by_column = (
-        tiled(positive_b + jax.nn.softplus(above_b), rows.valid_Tt) for above_b in above
-    )
-    log_sums = by_row, by_column
+    log_row_b, log_column_b = (positive_b + jax.nn.softplus(above_b) for above_b in above)
+    log_sums = tiled(log_row_b, rows.valid_Tt), tiled(log_column_b, columns.valid_Tt)
     logit, axis = Logit(anchors.scale, anchors.bias), sharding.axis
     if gathered is not None:
-        total = gather_gradients(form, logit, rows, gathered, log_sums, axis)
+        total, columns_TtE = gather_gradients(form, logit, rows, gathered, log_sums, axis)
     else:
-        total = ring_gradients(form, logit, rows, columns, log_sums, axis)
+        total, columns_TtE = ring_gradients(form, logit, rows, columns, log_sums, axis)
 
     own_b = -(jax.nn.sigmoid(above[0]) + jax.nn.sigmoid(above[1])) / 2
     own_b = jnp.where(anchors.valid_b, own_b, 0.0)
@@ -196,7 +194,7 @@ def _backward(form: LossForm, sharding: Sharding, saved: Any, bars: PairLoss) ->
         bar * anchors.scale * (_untiled(to, len(own_b)) + own_b[:, None] * other)
         for to, other in (
             (total.rows_TtE, anchors.y_bE),
-            (total.columns_TtE, anchors.x_bE),
+            (columns_TtE, anchors.x_bE),
         )
     )
     scale_bar = bar * (total.scale + (own_b * similarity_b).sum())
@@ -211,11 +209,9 @@ _pair_loss.defvjp(_forward, _backward)
 
 def _blocks(sharding: Sharding, anchors: _Anchors) -> tuple[Block, Block]:
     dtype = jnp.dtype(sharding.precision.value)
-    rows, columns = (
-        block_of(z_bE, anchors.keys_Kb, anchors.valid_b, sharding.tile, dtype)
-        for z_bE in (anchors.x_bE, anchors.y_bE)
-    )
-    return rows, columns
+    shared = anchors.keys_Kb, anchors.valid_b, sharding.tile, dtype
+    halves = 2 if sharding.transport is Transport.RING else 1
+    return block_of(anchors.x_bE, *shared), block_of(anchors.y_bE, *shared, halves)
 
 
 def _untiled(values_Tt: jax.Array, count: int) -> jax.Array:

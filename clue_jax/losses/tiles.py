@@ -38,12 +38,17 @@ class Block(NamedTuple):
 
 
 def block_of(
-    z_bE: jax.Array, keys_Kb: jax.Array, valid_b: jax.Array, tile: int, dtype: jnp.dtype
+    z_bE: jax.Array,
+    keys_Kb: jax.Array,
+    valid_b: jax.Array,
+    tile: int,
+    dtype: jnp.dtype,
+    parts: int = 1,
 ) -> Block:
-    """Cuts b vectors into tiles of at most `tile`, padding the last."""
+    """Cuts b vectors into equal tiles of at most `tile`, their number a multiple of `parts`."""
     count = len(z_bE)
-    size = min(tile, count)
-    tiles = -(-count // size)
+    tiles = parts * -(-count // (parts * tile))
+    size = -(-count // tiles)
     padding = tiles * size - count
     keys_Kb = jnp.pad(keys_Kb, ((0, 0), (0, padding)))
     return Block(
@@ -58,6 +63,11 @@ def tiled(values_b: jax.Array, like_Tt: jax.Array) -> jax.Array:
     return jnp.pad(values_b, (0, like_Tt.size - len(values_b))).reshape(like_Tt.shape)
 
 
+def zeros_like(block: Block) -> jax.Array:
+    """[T, t, E] float32 that vary over the mesh as the block does, as a loop's carry must."""
+    return varying(jnp.zeros_like(block.z_TtE, jnp.float32), block.keys_TKt[0, 0, 0])
+
+
 class Sums(NamedTuple):
     """What rows, or columns, know of the negatives they have met: [T, t] float32.
 
@@ -69,8 +79,19 @@ class Sums(NamedTuple):
 
     @classmethod
     def none(cls, block: Block) -> Sums:
-        zeros = _zeros(block)[..., 0]
+        zeros = zeros_like(block)[..., 0]
         return cls(zeros + _MASKED, zeros)
+
+    def merge(self, form: LossForm, other: Sums) -> Sums:
+        """With what the same anchors have met elsewhere."""
+        largest = jnp.maximum(self.largest_Tt, other.largest_Tt)
+        return Sums(largest, self.total_at(form, largest) + other.total_at(form, largest))
+
+    def total_at(self, form: LossForm, largest_Tt: jax.Array) -> jax.Array:
+        """The total, with a `largest` that is no smaller than this one."""
+        if form is LossForm.SIGMOID:
+            return self.total_Tt
+        return self.total_Tt * jnp.exp(self.largest_Tt - largest_Tt)
 
     def add(self, form: LossForm, logits_tt: jax.Array, axis: int, at: jax.Array) -> Sums:
         """With the logits of tile `at` against others along `axis`."""
@@ -89,33 +110,28 @@ class Sums(NamedTuple):
 
 
 def add_block(
-    form: LossForm,
-    logit: Logit,
-    rows: Block,
-    columns: Block,
-    sums: tuple[Sums, Sums],
+    form: LossForm, logit: Logit, rows: Block, columns: Block, by_row: Sums
 ) -> tuple[Sums, Sums]:
-    """The sums of rows and of columns, with the pairs of these two blocks."""
+    """The sums of rows with the pairs of these two blocks, and those of columns over these rows."""
 
     def tile(r: jax.Array, c: jax.Array, sums: tuple[Sums, Sums]) -> tuple[Sums, Sums]:
         logits_tt = _logits(logit, rows, columns, r, c)
         return sums[0].add(form, logits_tt, 1, r), sums[1].add(form, logits_tt, 0, c)
 
-    return _for_each_tile(rows, columns, tile, sums)
+    return _for_each_tile(rows, columns, tile, (by_row, Sums.none(columns)))
 
 
 class Gradients(NamedTuple):
-    """Sums of d loss / d logit times what the logit is made of, float32."""
+    """Sums of d loss / d logit times what the logit is made of, float32; columns are apart."""
 
     rows_TtE: jax.Array
-    columns_TtE: jax.Array
     scale: jax.Array
     bias: jax.Array
 
     @classmethod
-    def none(cls, rows: Block, columns: Block) -> Gradients:
-        scalar = _zeros(rows)[0, 0, 0]
-        return cls(_zeros(rows), _zeros(columns), scalar, scalar)
+    def none(cls, rows: Block) -> Gradients:
+        zeros = zeros_like(rows)
+        return cls(zeros, zeros[0, 0, 0], zeros[0, 0, 0])
 
 
 def add_block_gradients(
@@ -125,10 +141,16 @@ def add_block_gradients(
     columns: Block,
     log_sums: tuple[jax.Array, jax.Array],
     total: Gradients,
-) -> Gradients:
-    """Gradients with the pairs of these two blocks; `log_sums` [T, t] of both, for softmax."""
+) -> tuple[Gradients, jax.Array]:
+    """Gradients with the pairs of these two blocks, and those of columns [T, t, E] by these rows.
 
-    def tile(r: jax.Array, c: jax.Array, total: Gradients) -> Gradients:
+    `log_sums` [T, t] are of both, for softmax.
+    """
+
+    def tile(
+        r: jax.Array, c: jax.Array, carry: tuple[Gradients, jax.Array]
+    ) -> tuple[Gradients, jax.Array]:
+        total, columns_TtE = carry
         logits_tt = _logits(logit, rows, columns, r, c)
         if form is LossForm.SOFTMAX:
             by_row = jnp.exp(logits_tt - log_sums[0][r][:, None])
@@ -139,14 +161,14 @@ def add_block_gradients(
         to_rows = _product("rc,cE->rE", operand_tt, columns.z_TtE[c])
         to_columns = _product("rc,rE->cE", operand_tt, rows.z_TtE[r])
         similarity = jnp.where(weights_tt > 0, weights_tt * (logits_tt - logit.bias), 0.0)
-        return Gradients(
+        total = Gradients(
             total.rows_TtE.at[r].add(to_rows),
-            total.columns_TtE.at[c].add(to_columns),
             total.scale + similarity.sum() / logit.scale,
             total.bias + weights_tt.sum(),
         )
+        return total, columns_TtE.at[c].add(to_columns)
 
-    return _for_each_tile(rows, columns, tile, total)
+    return _for_each_tile(rows, columns, tile, (total, zeros_like(columns)))
 
 
 def _for_each_tile(
@@ -171,11 +193,6 @@ def _logits(logit: Logit, rows: Block, columns: Block, r: jax.Array, c: jax.Arra
     for mine, other in zip(rows.keys_TKt[r], columns.keys_TKt[c], strict=True):
         negative &= mine[:, None] != other[None, :]
     return jnp.where(negative, logits_tt, _MASKED)
-
-
-def _zeros(block: Block) -> jax.Array:
-    """[T, t, E] float32 that vary over the mesh as the block does, as a loop's carry must."""
-    return varying(jnp.zeros_like(block.z_TtE, jnp.float32), block.keys_TKt[0, 0, 0])
 
 
 def _product(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:

@@ -10,7 +10,6 @@ from jax.sharding import PartitionSpec as P
 
 from clue_jax.config import LossForm, Precision, Transport
 from clue_jax.losses.contrastive import Sharding, dense_pair_loss, sharded_pair_loss
-from tests.losses.collectives import collectives
 from tests.losses.reference import reference
 
 # Of float32 sums in another order, relative to the largest; logits err by scale x 6e-8, and
@@ -197,54 +196,23 @@ def test_a_tie_is_no_hit():
     assert float(dense_pair_loss(x_BE, x_BE, np.ones(4, bool), 5.0).hits) == 0.0
 
 
-@functools.cache
-def compiled_text(transport, batch=512, width=128):
-    """Optimised HLO of the gradient of the loss of 8 devices, in tiles of 16."""
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    sharding = Sharding("data", 16, transport)
-
-    def loss(x_bE, y_bE, scale):
-        return sharded_pair_loss(x_bE, y_bE, jnp.ones(len(x_bE), bool), scale, sharding).loss
-
-    rows = P("data")
-    whole = jax.shard_map(loss, mesh=mesh, in_specs=(rows, rows, P()), out_specs=P())
-    vectors = jax.ShapeDtypeStruct((batch, width), jnp.float32)
-    scale = jax.ShapeDtypeStruct((), jnp.float32)
-    gradients = jax.jit(jax.value_and_grad(whole, (0, 1, 2)))
-    return gradients.lower(vectors, vectors, scale).compile().as_text()
+@pytest.mark.parametrize("transport", Transport)
+@pytest.mark.parametrize(("devices", "tile"), [(1, 1), (2, 23), (8, 3), (8, 5), (8, 1)])
+def test_tiles_need_not_divide_the_users(devices, tile, transport):
+    arrays, truth = inputs("some", 14.3, SOFTMAX)
+    assert_same(sharded(devices, Sharding("data", tile, transport), SOFTMAX)(*arrays), truth, 14.3)
 
 
 @pytest.mark.parametrize("transport", Transport)
-def test_no_array_holds_all_similarities(transport):
-    # 8 devices x 64 users: [64, 512] of one device, or [512, 512], would be the logits.
-    text = compiled_text(transport)
-    assert "f32[16,16]" in text.replace("f32[1,16,16]", "f32[16,16]")
-    assert not any(f"[{shape}]" in text for shape in ("64,512", "512,64", "512,512"))
+def test_a_device_may_hold_a_single_user(transport):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
+    x_BE, y_BE = unit_pair(batch=8)
+    sharding, rows, valid_B = Sharding("data", 4, transport), P("data"), np.ones(8, bool)
 
+    def loss(x_bE, y_bE, scale, bias):
+        valid_b = jnp.ones(len(x_bE), bool)
+        return sharded_pair_loss(x_bE, y_bE, valid_b, scale, sharding, bias=bias)
 
-def test_gathering_moves_the_vectors_once_and_their_gradients_once():
-    sent = collectives(compiled_text(GATHER), devices=8)
-    vectors = 512 * 128 * 4
-    large = [(name, size) for name, size in sent if size > 512 * 4]
-    assert sorted(large) == [("all-gather", vectors), ("reduce-scatter", vectors)]
-    # Beside them only scalars of users: their number, places and sums.
-    assert sum(size for _, size in sent) <= 1.05 * 2 * vectors
-
-
-def test_a_ring_sends_one_devices_block_at_a_time():
-    sent = collectives(compiled_text(RING), devices=8)
-    block = 512 * 128 * 4 // 8
-    assert {name for name, size in sent if size > 16} == {"collective-permute"}
-    # Vectors there and back, gradients back.
-    assert [size for _, size in sent if size > block // 8] == [block] * 3
-
-
-def test_collectives_are_read_from_the_text():
-    text = """
-      %a = f32[8,2,3]{2,1,0} all-gather(%x), dimensions={0}
-      %b = (bf16[4]{0}, u32[]) collective-permute-start(%y)
-      %c = f32[5]{0} reduce-scatter(%z), to_apply=%add
-      %d = f32[5]{0} add(%all-gather, %z)
-    """
-    read = [("all-gather", 192), ("collective-permute", 12), ("reduce-scatter", 40)]
-    assert collectives(text, devices=2) == read
+    whole = jax.shard_map(loss, mesh=mesh, in_specs=(rows, rows, P(), P()), out_specs=P())
+    found = _with_gradients(whole)(x_BE, y_BE, np.float32(14.3), np.float32(0.0))
+    assert_same(found, reference(SOFTMAX, x_BE, y_BE, valid_B, 14.3), 14.3)

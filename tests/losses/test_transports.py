@@ -1,0 +1,101 @@
+"""What the transports send, read from the compiled program of 8 devices."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from clue_jax.config import Transport
+from clue_jax.losses.contrastive import Sharding, sharded_pair_loss
+from clue_jax.losses.transports import scatter, scatter_by_lines
+from tests.losses.collectives import collectives
+
+GATHER, RING = Transport
+
+
+@functools.cache
+def compiled_text(transport, batch=512, width=128):
+    """Optimised HLO of the gradient of the loss of 8 devices, in tiles of 16."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharding = Sharding("data", 16, transport)
+
+    def loss(x_bE, y_bE, scale):
+        return sharded_pair_loss(x_bE, y_bE, jnp.ones(len(x_bE), bool), scale, sharding).loss
+
+    rows = P("data")
+    whole = jax.shard_map(loss, mesh=mesh, in_specs=(rows, rows, P()), out_specs=P())
+    vectors = jax.ShapeDtypeStruct((batch, width), jnp.float32)
+    scale = jax.ShapeDtypeStruct((), jnp.float32)
+    gradients = jax.jit(jax.value_and_grad(whole, (0, 1, 2)))
+    return gradients.lower(vectors, vectors, scale).compile().as_text()
+
+
+@pytest.mark.parametrize("transport", Transport)
+def test_no_array_holds_all_similarities(transport):
+    # 8 devices x 64 users: [64, 512] of one device, or [512, 512], would be the logits.
+    text = compiled_text(transport)
+    assert "f32[16,16]" in text.replace("f32[1,16,16]", "f32[16,16]")
+    assert not any(f"[{shape}]" in text for shape in ("64,512", "512,64", "512,512"))
+
+
+def test_gathering_moves_the_vectors_once_and_their_gradients_once():
+    sent = collectives(compiled_text(GATHER), devices=8)
+    vectors, tiles = 512 * 128 * 4, 64 // 16
+    large = [(name, size) for name, size in sent if size > 512 * 4]
+    # Gradients in a loop over the tiles of a device.
+    assert sorted(large) == [("all-gather", vectors), ("reduce-scatter", vectors // tiles)]
+    # Beside them only scalars of users: their number, places and sums.
+    assert sum(size for _, size in sent) <= 1.05 * 2 * vectors
+
+
+def test_a_ring_sends_half_of_a_devices_block_each_way_at_a_time():
+    text = compiled_text(RING)
+    sent = collectives(text, devices=8)
+    half = 512 * 128 * 4 // 8 // 2
+    assert {name for name, size in sent if size > 16} == {"collective-permute"}
+    # In a loop over the other devices: vectors there, vectors and their gradients back. Outside:
+    # the first step of vectors, which both ways share, and the last of gradients.
+    assert [size for _, size in sent if size > half // 8] == [half] * 2 * (3 + 2)
+    loops = [int(count) for count in re.findall(r'"known_trip_count":{"n":"(\d+)"}', text)]
+    assert loops.count(7) == 2
+    starts = [line.split("source_target_pairs=")[1] for line in permutes(text, half)]
+    assert sorted(start[:7] for start in starts) == ["{{0,1},"] * 5 + ["{{0,7},"] * 5
+
+
+def permutes(text, size):
+    """Lines that send an array of so many bytes."""
+    lines = [line for line in text.splitlines() if "collective-permute(" in line]
+    return [line for line in lines if collectives(line, 1) == [("collective-permute", size)]]
+
+
+@pytest.mark.parametrize(("shape", "names"), [((8,), "data"), ((2, 2, 2), ("a", "b", "c"))])
+def test_scattering_between_and_along_lines_is_a_reduce_scatter(shape, names):
+    axes = (names,) if isinstance(names, str) else names
+    mesh = jax.make_mesh(shape, axes, axis_types=(jax.sharding.AxisType.Auto,) * len(axes))
+    values = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+
+    def run(function):
+        spec = P(axes)
+        whole = jax.shard_map(
+            lambda parts: function(parts, names), mesh=mesh, in_specs=spec, out_specs=spec
+        )
+        return jax.jit(whole)(values)
+
+    expected = values.reshape(8, 8, 3).sum(0)
+    for function in (scatter, scatter_by_lines):
+        np.testing.assert_allclose(run(function), expected, rtol=0, atol=1e-5)
+
+
+def test_collectives_are_read_from_the_text():
+    text = """
+      %a = f32[8,2,3]{2,1,0} all-gather(%x), dimensions={0}
+      %b = (bf16[4]{0}, u32[]) collective-permute-start(%y)
+      %c = f32[5]{0} reduce-scatter(%z), to_apply=%add
+      %d = f32[5]{0} add(%all-gather, %z)
+    """
+    read = [("all-gather", 192), ("collective-permute", 12), ("reduce-scatter", 40)]
+    assert collectives(text, devices=2) == read
