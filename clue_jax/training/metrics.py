@@ -12,27 +12,15 @@ from tensorboardX import SummaryWriter
 
 from clue_jax.console import say
 from clue_jax.files import storage_errors, write_text
+from clue_jax.parallel.chips import chip_of_kind
 
 Row = dict[str, Any]
-
-# Dense bf16 peak of one device in FLOP/s, from the vendors' data sheets.
-_PEAK_FLOPS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-}
 
 
 def peak_flops() -> float | None:
     """Peak of all devices of the job; None where no data sheet gives one (CPU)."""
-    kind = jax.devices()[0].device_kind
-    known = [peak for name, peak in _PEAK_FLOPS.items() if kind.startswith(name)]
-    return max(known) * jax.device_count() if known else None
+    chip = chip_of_kind(jax.devices()[0].device_kind)
+    return chip.bf16_flops * jax.device_count() if chip else None
 
 
 class MetricsWriter:

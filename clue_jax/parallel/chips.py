@@ -1,0 +1,140 @@
+"""What one accelerator can do: memory, arithmetic, bandwidth, from the vendors' public pages.
+
+Google's pages are docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}, read in 2026. They speak
+of chips; this table speaks of what jax calls a device where it says so, because a TPU7x chip is two
+devices (one per TensorCore). What no page states is None.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GiB = 2**30
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One kind of accelerator. Bandwidths are in bytes per second, and in one direction."""
+
+    name: str  # what stands before the colon of a topology ("v5e" in "v5e:16x16")
+    kinds: tuple[str, ...]  # how jax's `device_kind` may begin
+    bf16_flops: float  # dense peak of one device in FLOP/s
+    hbm_bytes: int | None  # of one device
+    # What the compiler lets one device's program occupy: less than hbm_bytes by its own reserve.
+    # As its refusals of a too large program state it (libtpu of jax 0.10.2).
+    usable_hbm_bytes: int | None
+    hbm_bandwidth: float | None  # of one device
+    links: int  # of one chip to its neighbours in the slice: ICI, or NVLink
+    link_bandwidth: float  # of one such link
+    # One chip's share of its host's data-centre network, which is what connects slices.
+    network_bandwidth: float | None = None
+    devices_per_chip: int = 1
+    # Chips of one host along each dimension of the topology; None: no topology can be asked for.
+    host_bounds: tuple[int, int, int] | None = None
+    # A value of TPU_ACCELERATOR_TYPE. Any will do, the topology's own name decides what is compiled
+    # for; without one libtpu complains that it cannot tell what machine it is on.
+    accelerator_type: str | None = None
+    # v4 joins its two TensorCores to one device on real machines, but not unless told here.
+    megacore: bool = False
+
+    @property
+    def chip_link_bandwidth(self) -> float:
+        """What one chip can send to all of its neighbours together."""
+        return self.links * self.link_bandwidth
+
+
+# Bandwidth of a link: the page's bidirectional figure per chip / 2 / links, where it has one; the
+# page of v5e states 1600 Gbit/s per chip over 4 links in one direction.
+TPUS = (
+    Chip(
+        "v4",
+        ("TPU v4",),
+        bf16_flops=275e12,
+        hbm_bytes=32 * GiB,
+        usable_hbm_bytes=int(30.75 * GiB),
+        hbm_bandwidth=1200e9,
+        links=6,
+        # Jouppi et al., TPU v4 (arXiv:2304.01433), table 4: 6 links at 50 GB/s.
+        link_bandwidth=50e9,
+        host_bounds=(2, 2, 1),
+        accelerator_type="v4-8",
+        megacore=True,
+    ),
+    Chip(
+        "v5e",
+        ("TPU v5 lite", "TPU v5e"),
+        bf16_flops=197e12,
+        hbm_bytes=16 * GiB,
+        usable_hbm_bytes=int(15.75 * GiB),
+        hbm_bandwidth=819e9,
+        links=4,
+        link_bandwidth=50e9,
+        network_bandwidth=200e9 / 8 / 8,  # 2 x 100 Gbit/s per host of 8 chips
+        host_bounds=(2, 2, 1),
+        accelerator_type="v5litepod-4",
+    ),
+    Chip(
+        "v5p",
+        ("TPU v5", "TPU v5p"),
+        bf16_flops=459e12,
+        hbm_bytes=95 * GiB,
+        usable_hbm_bytes=int(95.74 * GiB),  # more than the page states; so does the compiler
+        hbm_bandwidth=2765e9,
+        links=6,
+        link_bandwidth=100e9,
+        network_bandwidth=50e9 / 8,
+        host_bounds=(2, 2, 1),
+        accelerator_type="v5p-8",
+    ),
+    Chip(
+        "v6e",
+        ("TPU v6 lite", "TPU v6e"),
+        bf16_flops=918e12,
+        hbm_bytes=32 * GiB,
+        usable_hbm_bytes=int(31.25 * GiB),
+        hbm_bandwidth=1638e9,
+        links=4,
+        link_bandwidth=100e9,
+        network_bandwidth=100e9 / 8,
+        host_bounds=(2, 2, 1),
+        accelerator_type="v6e-4",
+    ),
+    Chip(
+        "tpu7x",
+        ("TPU7x", "TPU v7x"),
+        bf16_flops=2307e12 / 2,
+        hbm_bytes=192 * GiB // 2,
+        usable_hbm_bytes=int(94.75 * GiB),
+        hbm_bandwidth=7380e9 / 2,
+        links=6,  # a 3D torus, as v5p
+        link_bandwidth=100e9,
+        network_bandwidth=100e9 / 8,
+        devices_per_chip=2,
+        host_bounds=(2, 2, 1),
+        accelerator_type="tpu7x-8",
+    ),
+)
+# NVIDIA's data sheets. NVLink is 25 GB/s per link and direction in both generations; memory is left
+# out where one device_kind prefix covers several sizes.
+GPUS = (
+    Chip("a100", ("NVIDIA A100",), 312e12, None, None, None, links=12, link_bandwidth=25e9),
+    Chip("h100", ("NVIDIA H100",), 989e12, None, None, None, links=18, link_bandwidth=25e9),
+    Chip("h200", ("NVIDIA H200",), 989e12, int(141e9), None, 4.8e12, links=18, link_bandwidth=25e9),
+)
+
+
+def chip_of_kind(device_kind: str) -> Chip | None:
+    """The chip with the longest of `kinds` that `device_kind` begins with, so that "TPU v5 lite"
+    is no "TPU v5"; None for what is not in the table (a CPU)."""
+    matches = [
+        (len(kind), chip)
+        for chip in TPUS + GPUS
+        for kind in chip.kinds
+        if device_kind.startswith(kind)
+    ]
+    return max(matches, key=lambda match: match[0])[1] if matches else None
+
+
+def chip_of_topology(name: str) -> Chip | None:
+    """The chip of a topology such as "v5e:16x16"."""
+    return next((chip for chip in TPUS if chip.name == name.partition(":")[0]), None)
