@@ -23,6 +23,7 @@ LAYERS = (
     ("ranking",),
     ("inference",),
     ("training",),
+    ("compilation",),
     ("embeddings",),
     ("export",),
     ("encoder",),
