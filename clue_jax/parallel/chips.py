@@ -29,6 +29,8 @@ class Chip:
     # One chip's share of its host's data-centre network, which is what connects slices.
     network_bandwidth: float | None = None
     devices_per_chip: int = 1
+    torus: int | None = None  # dimensions of its topologies
+    pod_chips: int | None = None  # the largest slice that there can be
     # Chips of one host along each dimension of the topology; None: no topology can be asked for.
     host_bounds: tuple[int, int, int] | None = None
     # A value of TPU_ACCELERATOR_TYPE. Any will do, the topology's own name decides what is compiled
@@ -56,6 +58,8 @@ TPUS = (
         links=6,
         # Jouppi et al., TPU v4 (arXiv:2304.01433), table 4: 6 links at 50 GB/s.
         link_bandwidth=50e9,
+        torus=3,
+        pod_chips=4096,
         host_bounds=(2, 2, 1),
         accelerator_type="v4-8",
         megacore=True,
@@ -70,6 +74,8 @@ TPUS = (
         links=4,
         link_bandwidth=50e9,
         network_bandwidth=200e9 / 8 / 8,  # 2 x 100 Gbit/s per host of 8 chips
+        torus=2,
+        pod_chips=256,
         host_bounds=(2, 2, 1),
         accelerator_type="v5litepod-4",
     ),
@@ -83,6 +89,8 @@ TPUS = (
         links=6,
         link_bandwidth=100e9,
         network_bandwidth=50e9 / 8,
+        torus=3,
+        pod_chips=8960,
         host_bounds=(2, 2, 1),
         accelerator_type="v5p-8",
     ),
@@ -96,6 +104,8 @@ TPUS = (
         links=4,
         link_bandwidth=100e9,
         network_bandwidth=100e9 / 8,
+        torus=2,
+        pod_chips=256,
         host_bounds=(2, 2, 1),
         accelerator_type="v6e-4",
     ),
@@ -106,10 +116,12 @@ TPUS = (
         hbm_bytes=192 * GiB // 2,
         usable_hbm_bytes=int(94.75 * GiB),
         hbm_bandwidth=7380e9 / 2,
-        links=6,  # a 3D torus, as v5p
+        links=6,
         link_bandwidth=100e9,
         network_bandwidth=100e9 / 8,
         devices_per_chip=2,
+        torus=3,
+        pod_chips=9216,
         host_bounds=(2, 2, 1),
         accelerator_type="tpu7x-8",
     ),
