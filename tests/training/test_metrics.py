@@ -2,10 +2,12 @@
 
 import json
 import math
+from types import SimpleNamespace
 
+import jax
 import pytest
 
-from clue_jax.training.metrics import MetricsWriter, say_row
+from clue_jax.training.metrics import MetricsWriter, peak_flops, say_row
 
 TRAINING = {
     "step": 20,
@@ -79,3 +81,11 @@ def test_the_line_of_an_evaluation_names_its_split_and_chance(capsys):
     say_row({**row, "mrr": 0.2, "chance": 0.04, "users": 250}, 100, 0.0)
     line = capsys.readouterr().out
     assert "validation: R@1 0.100  R@10 0.500  MRR 0.200  (chance R@10 0.040, 250 users)" in line
+
+
+@pytest.mark.parametrize(
+    ("kind", "peak"), [("TPU v5 lite", 197e12), ("TPU v5", 459e12), ("cpu", None)]
+)
+def test_the_peak_is_that_of_the_kind_of_device(monkeypatch, kind, peak):
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(device_kind=kind)])
+    assert peak_flops() == (peak and 8 * peak)
