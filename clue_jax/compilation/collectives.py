@@ -125,6 +125,8 @@ def _collective(
 ) -> Collective:
     kind = _kind(instruction)
     assert kind  # only those with a kind are passed
+    scatters = kind == "all-reduce" and _keeps_a_slice(computation, instruction)
+    kind = "reduce-scatter" if scatters else kind
     operands = _operands(computation, instruction)
     crosses: bool | None = True
     if instruction.opcode == "send":
@@ -141,13 +143,23 @@ def _collective(
     return Collective(
         name=instruction.name,
         kind=kind,
-        arrays=_results(computation, instruction),
+        arrays=computation.root.arrays if scatters else _results(computation, instruction),
         group_size=group_size,
         crosses_slices=crosses,
         times=times,
         payload_bytes=payload * (group_size if kind == "all-gather" else 1),
         op_name=op_name[1] if op_name else "",
     )
+
+
+def _keeps_a_slice(computation: Computation, instruction: Instruction) -> bool:
+    """Whether an all-reduce is the TPU compiler's way to write a reduce-scatter.
+
+    It is when it is fused with the dynamic-slice that keeps one device's part. Where the slice is
+    another computation's, the whole is reduced to every device first.
+    """
+    root = computation.root
+    return root.opcode == "dynamic-slice" and computation.origin(root.operands[0]) == instruction
 
 
 def _operands(computation: Computation, instruction: Instruction) -> list[Array]:

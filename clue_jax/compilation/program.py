@@ -75,20 +75,23 @@ class Computation(dict[str, Instruction]):
     def root(self) -> Instruction:
         return next(i for i in self.values() if i.is_root)
 
-    def constant(self, name: str) -> int | None:
-        """The value of `name` where it is a scalar constant that was at most copied about."""
+    def origin(self, name: str) -> Instruction | None:
+        """What computes `name`, before it was copied about."""
         found = self.get(name)
         while found and found.opcode in _MOVES:
             found = self.get(found.operands[0])
+        return found
+
+    def constant(self, name: str) -> int | None:
+        """The value of `name` where it is a scalar constant."""
+        found = self.origin(name)
         if found and found.opcode == "constant" and re.fullmatch(r"-?\d+", found.literal):
             return int(found.literal)
         return None
 
     def tuple_index(self, name: str) -> int | None:
         """i where `name` is element i of the computation's only parameter."""
-        found = self.get(name)
-        while found and found.opcode in _MOVES:
-            found = self.get(found.operands[0])
+        found = self.origin(name)
         if not found or found.opcode != "get-tuple-element":
             return None
         source = self.get(found.operands[0])
@@ -223,9 +226,7 @@ def _increments(body: Computation, index: int) -> bool:
     root = body.root
     if root.opcode != "tuple":
         return False
-    found = body.get(root.operands[index])
-    while found and found.opcode in _MOVES:
-        found = body.get(found.operands[0])
+    found = body.origin(root.operands[index])
     if not found or found.opcode != "add":
         return False
     sides = found.operands

@@ -100,6 +100,25 @@ def test_a_wrapped_collective_is_found_in_its_computation():
     assert (found.name, found.kind, found.times) == ("rs", "reduce-scatter", 1)
 
 
+def test_an_all_reduce_fused_with_a_slice_of_it_is_a_reduce_scatter():
+    def text(sliced):
+        fused = f"""\
+%all-reduce-scatter (p: f32[4,128], i: s32[]) -> f32[1,128] {{
+  %p = f32[4,128] parameter(0)
+  %i = s32[] parameter(1)
+  %sums = f32[4,128] all-reduce(%p), {HALVES}, to_apply=%sum
+  ROOT %part = f32[1,128] dynamic-slice({sliced}, %i, %i), dynamic_slice_sizes={{1,128}}
+}}
+"""
+        fusion = "  ROOT %f = f32[1,128] fusion(%x, %x), kind=kCustom, calls=%all-reduce-scatter"
+        return program(fusion, SUM, fused)
+
+    found = only(text("%sums"))
+    assert (found.kind, found.bytes_per_run) == ("reduce-scatter", 3 * X // 4)
+    assert [str(a) for a in found.arrays] == ["f32[1,128]"]
+    assert only(text("%p")).kind == "all-reduce"
+
+
 def test_a_collective_fused_with_other_work_is_one():
     def part(name, rest):
         return (
@@ -140,7 +159,7 @@ def test_exchanges_between_slices_are_sends_to_the_network(transfer, target, kin
         "  %token = token[] after-all()\n"
         "  %s = (f32[4,128], u32[], token[]) send(%x, %token), is_host_transfer=true, "
         f"{attributes}\n  %r = (bf16[8,128], u32[], token[]) recv(%token), {attributes}\n"
-        "  %q = (f32[4,128], u32[], token[]) send(%x, %token), is_host_transfer=true"
+        "  ROOT %q = (f32[4,128], u32[], token[]) send(%x, %token), is_host_transfer=true"
     )
     found = only(text, devices_per_slice=256)
     assert (found.kind, found.group_size, found.bytes_per_run) == (kind, size, sent)
