@@ -88,3 +88,24 @@ def test_a_real_program_is_compiled_and_read(slices):
     within = [c for c in found if not c.crosses_slices]
     assert {c.group_size for c in within} == {16} and {c.times for c in found} == {1}
     assert [c.group_size for c in found if c.crosses_slices] == [2] * (slices - 1)
+
+
+def test_a_real_scatter_is_one_only_along_the_torus():
+    """Along one side of the torus it is a reduce-scatter, over both at once an all-reduce."""
+    pytest.importorskip("libtpu")
+    devices, _ = describe_topology("v5e:4x4")
+    mesh = jax.make_mesh((4, 4), ("x", "y"), devices=list(devices), axis_types=(AxisType.Auto,) * 2)
+    x = jax.ShapeDtypeStruct((2**14, 512), np.float32, sharding=NamedSharding(mesh, P()))
+
+    def kinds(*scatters):
+        def scatter(x_bE):
+            for axes in scatters:
+                x_bE = jax.lax.psum_scatter(x_bE, axes, tiled=True)
+            return x_bE
+
+        rows = P(("x", "y"))
+        mapped = jax.shard_map(scatter, mesh=mesh, in_specs=P(), out_specs=rows, check_vma=False)
+        found = collectives(jax.jit(mapped).lower(x).compile().as_text())
+        return {c.kind for c in found} - {"collective-permute"}  # which only moves padding
+
+    assert kinds("x", "y") == {"reduce-scatter"} and kinds(("x", "y")) == {"all-reduce"}
