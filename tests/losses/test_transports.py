@@ -1,7 +1,6 @@
 """What the transports send, read from the compiled program of 8 devices."""
 
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +8,10 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from clue_jax.compilation.collectives import collectives
 from clue_jax.config import Transport
 from clue_jax.losses.contrastive import Sharding, sharded_pair_loss
 from clue_jax.losses.transports import scatter, scatter_by_lines
-from tests.losses.collectives import collectives
 
 GATHER, RING = Transport
 
@@ -43,33 +42,27 @@ def test_no_array_holds_all_similarities(transport):
 
 
 def test_gathering_moves_the_vectors_once_and_their_gradients_once():
-    sent = collectives(compiled_text(GATHER), devices=8)
-    vectors, tiles = 512 * 128 * 4, 64 // 16
-    large = [(name, size) for name, size in sent if size > 512 * 4]
-    # Gradients in a loop over the tiles of a device.
-    assert sorted(large) == [("all-gather", vectors), ("reduce-scatter", vectors // tiles)]
+    sent = [(c.kind, c.times * c.payload_bytes) for c in collectives(compiled_text(GATHER))]
+    vectors = 512 * 128 * 4
+    large = [(kind, size) for kind, size in sent if size > 512 * 4]
+    assert sorted(large) == [("all-gather", vectors), ("reduce-scatter", vectors)]
     # Beside them only scalars of users: their number, places and sums.
     assert sum(size for _, size in sent) <= 1.05 * 2 * vectors
 
 
 def test_a_ring_sends_half_of_a_devices_block_each_way_at_a_time():
     text = compiled_text(RING)
-    sent = collectives(text, devices=8)
+    sent = [c for c in collectives(text) if c.payload_bytes > 16]
     half = 512 * 128 * 4 // 8 // 2
-    assert {name for name, size in sent if size > 16} == {"collective-permute"}
+    assert {c.kind for c in sent} == {"collective-permute"}
     # In a loop over the other devices: vectors there, vectors and their gradients back. Outside:
     # the first step of vectors, which both ways share, and the last of gradients.
-    assert [size for _, size in sent if size > half // 8] == [half] * 2 * (3 + 2)
-    loops = [int(count) for count in re.findall(r'"known_trip_count":{"n":"(\d+)"}', text)]
-    assert loops.count(7) == 2
-    starts = [line.split("source_target_pairs=")[1] for line in permutes(text, half)]
-    assert sorted(start[:7] for start in starts) == ["{{0,1},"] * 5 + ["{{0,7},"] * 5
-
-
-def permutes(text, size):
-    """Lines that send an array of so many bytes."""
-    lines = [line for line in text.splitlines() if "collective-permute(" in line]
-    return [line for line in lines if collectives(line, 1) == [("collective-permute", size)]]
+    large = [c for c in sent if c.payload_bytes > half // 8]
+    assert {c.payload_bytes for c in large} == {half}
+    assert sorted(c.times for c in large) == [1] * 4 + [7] * 6
+    lines = {line.strip().split(" ")[0].lstrip("%"): line for line in text.splitlines()}
+    starts = [lines[c.name].split("source_target_pairs=")[1][:7] for c in large]
+    assert sorted(starts) == ["{{0,1},"] * 5 + ["{{0,7},"] * 5
 
 
 @pytest.mark.parametrize(("shape", "names"), [((8,), "data"), ((2, 2, 2), ("a", "b", "c"))])
@@ -88,14 +81,3 @@ def test_scattering_between_and_along_lines_is_a_reduce_scatter(shape, names):
     expected = values.reshape(8, 8, 3).sum(0)
     for function in (scatter, scatter_by_lines):
         np.testing.assert_allclose(run(function), expected, rtol=0, atol=1e-5)
-
-
-def test_collectives_are_read_from_the_text():
-    text = """
-      %a = f32[8,2,3]{2,1,0} all-gather(%x), dimensions={0}
-      %b = (bf16[4]{0}, u32[]) collective-permute-start(%y)
-      %c = f32[5]{0} reduce-scatter(%z), to_apply=%add
-      %d = f32[5]{0} add(%all-gather, %z)
-    """
-    read = [("all-gather", 192), ("collective-permute", 12), ("reduce-scatter", 40)]
-    assert collectives(text, devices=2) == read
