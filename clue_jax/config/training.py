@@ -118,6 +118,7 @@ class LossConfig:
     learn_temperature: bool = True
     max_logit_scale: float = 100.0  # the learned scale (1 / temperature) is clipped to it
     bias: float = -10.0  # initial value, of the sigmoid form
+    mask_duplicates: bool = True  # users with the same items in a view are no negatives there
     tile: int = 1_024  # users on either side of the logits that exist at a time
     transport: Transport = Transport.GATHER
     precision: Precision = Precision.FLOAT32  # of the similarities' operands; sums are float32

@@ -13,15 +13,10 @@ from jax.sharding import Mesh
 
 from clue_jax.config import PretrainConfig
 from clue_jax.data.balance import block_slots, deal, user_loads
+from clue_jax.data.keyed import hash64
 from clue_jax.data.packing import Draws, PackedViews, capacity_for, pack_views
 from clue_jax.data.records import Users
-from clue_jax.data.sampling import (
-    batch_users,
-    eligible_users,
-    hash64,
-    num_views,
-    training_views,
-)
+from clue_jax.data.sampling import batch_users, eligible_users, num_views, training_views
 from clue_jax.parallel.mesh import deal_to_devices, local_groups, user_groups, users_per_group
 
 

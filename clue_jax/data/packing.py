@@ -18,7 +18,7 @@ from clue_jax.config import EncoderConfig, SamplingConfig
 from clue_jax.data.ragged import ranges
 from clue_jax.data.records import Users
 from clue_jax.data.rows import Placement, most_rows, place, slots
-from clue_jax.data.sampling import Views, block_draws, token_draws
+from clue_jax.data.sampling import Views, block_draws, token_draws, view_keys
 from clue_jax.data.tokenizer import GENERIC_GUIDE
 
 Array = Any  # NumPy on the host, jax.Array on devices
@@ -42,6 +42,7 @@ class PackedViews(NamedTuple):
     view_span_C2: Array  # first view of the chunk, and their number
     num_view_chunks: Array  # scalar
     view_slot_Vb: Array  # number of the view; -1 where a user lacks it
+    view_keys_Vb: Array  # int32, of what is in the view (sampling.view_keys)
 
 
 class Draws(NamedTuple):
@@ -171,6 +172,7 @@ def pack_views(
     owner = owner[placed_views.order]
     user, view = owner // views.num_views, owner % views.num_views
     packed.view_slot_Vb[view, user] = np.arange(len(owner))
+    packed.view_keys_Vb[:, : len(users)] = view_keys(users, views).T
     if draws and _skips(draws):
         in_order = identities[placed_items.order], draws.identities[user], view
         _draw_skips(packed, config, draws, placed_items, placed_views, *in_order)
@@ -278,4 +280,5 @@ def _empty(capacity: Capacity, config: EncoderConfig, *, skips: bool) -> PackedV
         view_span_C2=zeros(capacity.view_chunks, 2),
         num_view_chunks=zeros(),
         view_slot_Vb=np.full((capacity.views, capacity.users), -1, np.int32),
+        view_keys_Vb=zeros(capacity.views, capacity.users),
     )

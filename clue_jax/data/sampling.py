@@ -12,15 +12,14 @@ lists which of them are positives of each other.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from clue_jax.config import SamplingConfig
+from clue_jax.data.keyed import hash64, multiset_hash, permute, uniform
 from clue_jax.data.records import Users
 from clue_jax.errors import ConfigError
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class ViewPair(NamedTuple):
@@ -69,49 +68,6 @@ def view_pairs(num_services: int, config: SamplingConfig) -> tuple[ViewPair, ...
     if within > 0:
         pairs += [ViewPair(a, b, within / num_services / total) for a, b in parts]
     return tuple(pairs)
-
-
-# ------------------------------------------------------------------------------- keyed randomness
-
-
-def hash64(*keys: np.ndarray | int) -> np.ndarray:
-    """Mixes integer keys (broadcast together) into uniform 64-bit words (splitmix64)."""
-    word: Any = np.uint64(0)
-    with np.errstate(over="ignore"):
-        for key in keys:
-            word = _mix(word + _GOLDEN + np.asarray(key).astype(np.uint64))
-    return np.asarray(word)
-
-
-def _mix(word: np.ndarray) -> np.ndarray:
-    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return word ^ (word >> np.uint64(31))
-
-
-def uniform(*keys: np.ndarray | int) -> np.ndarray:
-    """Uniform float64 in [0, 1), a pure function of the keys."""
-    return (hash64(*keys) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def permute(indices: np.ndarray, size: int, key: int) -> np.ndarray:
-    """Images of `indices` under a keyed permutation of range(size), without storing it.
-
-    A four-round Feistel network over the next even number of bits, walked until inside the range
-    (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002).
-    """
-    half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
-    mask = np.uint64((1 << half) - 1)
-    shift = np.uint64(half)
-    values = np.asarray(indices, np.uint64)
-    pending = np.ones(values.shape, bool)
-    while pending.any():
-        left, right = values[pending] >> shift, values[pending] & mask
-        for round_ in range(4):
-            left, right = right, left ^ (hash64(key, round_, right) & mask)
-        values[pending] = (left << shift) | right
-        pending = values >= np.uint64(size)
-    return values.astype(np.int64)
 
 
 # ---------------------------------------------------------------------------------- global batch
@@ -192,6 +148,23 @@ def full_views(users: Users, length: int) -> Views:
     """One view per service, of the newest `length` behaviours: what inference encodes."""
     entries, rows, _ = _recent(users, np.full(len(users) * len(users.services), length))
     return _views(users, entries, rows, len(users.services))
+
+
+def view_keys(users: Users, views: Views) -> np.ndarray:
+    """What is in each view as an int32 [N, V]: views of the same items have the same key.
+
+    Order does not count, repetition does. A bag of items gives such views one vector, so no model
+    of that kind can tell the positive from such a negative; and behaviours of one basket or second
+    have no order of their own, so that it says little of who somebody is.
+
+    Different views collide with probability 2^-32. Of a million negatives an anchor then misses one
+    in 4,000 batches, for each key; what is lost is a random negative, never a positive.
+
+    Users need no key of their own: a batch holds nobody twice, since `batch_users` draws without
+    replacement, never across the end of an epoch, and a dataset has one record per user.
+    """
+    words = multiset_hash(users.item_ids[views.items], views.offsets) >> np.uint64(32)
+    return words.astype(np.uint32).view(np.int32).reshape(len(users), views.num_views)
 
 
 def _recent(users: Users, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -88,31 +88,54 @@ def _gradients(
 ) -> tuple[Any, Metrics]:
     """One device's part of the gradients of the whole loss, then their sum over devices."""
     packed = jax.tree.map(lambda a: over_all(a[0], USERS), packed)
-    present_Vb = _share(packed.view_slot_Vb >= 0, mesh)
-    sharding = Sharding(DEVICES, config.tile, config.transport, config.precision)
 
     def total(params: Any) -> tuple[jax.Array, jax.Array]:
-        z_VbE, _ = encode(params["encoder"], packed)
+        z_VbE, present_Vb = encode(params["encoder"], packed)
         # The devices of a group have the same vectors, and each takes its share to the loss.
         z_VbE = _share(copied(z_VbE, TENSOR), mesh)
+        present_Vb, keys_Vb = (_share(a, mesh) for a in (present_Vb, packed.view_keys_Vb))
         scale = jnp.exp(copied(params["log_scale"], TENSOR))
         bias = copied(params["bias"], TENSOR) if "bias" in params else 0.0
-        loss, hits = jnp.zeros(()), jnp.zeros(())
-        for pair in pairs:
-            valid_b = present_Vb[pair.first] & present_Vb[pair.second]
-            x_bE, y_bE = z_VbE[pair.first], z_VbE[pair.second]
-            of_pair = sharded_pair_loss(
-                x_bE, y_bE, valid_b, scale, sharding, form=config.form, bias=bias
-            )
-            loss += pair.weight * of_pair.loss / jnp.maximum(of_pair.users, 1)
-            hits += pair.weight * of_pair.hits / jnp.maximum(of_pair.users, 1)
-        return loss, hits
+        return _loss_of_pairs(config, pairs, z_VbE, present_Vb, keys_Vb, scale, bias)
 
     # Each device differentiates its own copy; gradients are summed where it is written.
     (loss, hits), grads = jax.value_and_grad(total, has_aux=True)(own_copies(params, mesh))
     scale = jnp.exp(params["log_scale"])
     metrics = {"loss": loss, "retrieval_at_1": hits, "logit_scale": scale}
     return sum_over_users(grads, mesh), metrics
+
+
+def _loss_of_pairs(
+    config: LossConfig,
+    pairs: tuple[ViewPair, ...],
+    z_VbE: jax.Array,
+    present_Vb: jax.Array,
+    keys_Vb: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array | float,
+) -> tuple[jax.Array, jax.Array]:
+    """Means over users, weighted over the pairs of views: the loss, and hits."""
+    sharding = Sharding(DEVICES, config.tile, config.transport, config.precision)
+    loss, hits = jnp.zeros(()), jnp.zeros(())
+    for pair in pairs:
+        x_bE, y_bE = z_VbE[pair.first], z_VbE[pair.second]
+        valid_b = present_Vb[pair.first] & present_Vb[pair.second]
+        # y_j is no negative of x_i where it has the items of y_i, and is the very positive; nor
+        # where x_j has those of x_i, since the pair (x_j, y_j) then says that they belong together.
+        keys_Kb = jnp.stack([keys_Vb[pair.first], keys_Vb[pair.second]])
+        of_pair = sharded_pair_loss(
+            x_bE,
+            y_bE,
+            valid_b,
+            scale,
+            sharding,
+            form=config.form,
+            bias=bias,
+            keys_Kb=keys_Kb if config.mask_duplicates else None,
+        )
+        loss += pair.weight * of_pair.loss / jnp.maximum(of_pair.users, 1)
+        hits += pair.weight * of_pair.hits / jnp.maximum(of_pair.users, 1)
+    return loss, hits
 
 
 def _share(values_Vb: jax.Array, mesh: Mesh) -> jax.Array:

@@ -2,10 +2,8 @@
 
 import dataclasses
 
-import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
 
 from clue_jax.config import SamplingConfig
 from clue_jax.config.training import MAX_LAYERS
@@ -14,12 +12,9 @@ from clue_jax.data.sampling import (
     block_draws,
     eligible_users,
     full_views,
-    hash64,
     num_views,
-    permute,
     token_draws,
     training_views,
-    uniform,
     view_pairs,
 )
 from clue_jax.errors import ConfigError
@@ -48,34 +43,6 @@ def history(users, n, s):
     row = n * len(users.services) + s
     entries = slice(*users.behaviour_offsets[[row, row + 1]])
     return users.item_ids[users.item_offsets[n] + users.behaviour_items[entries]].tolist()
-
-
-# -------------------------------------------------------------------------------------- hashing
-
-
-def test_hashes_depend_on_every_key_and_on_their_order():
-    words = {int(hash64(*keys)) for keys in [(1, 2), (2, 1), (1, 3), (1,), (1, 2, 0)]}
-    assert len(words) == 5
-    assert hash64(1, np.arange(3)).tolist() == [int(hash64(1, n)) for n in range(3)]
-
-
-def test_uniform_draws_are_uniform():
-    draws = uniform(7, np.arange(100_000))
-    assert draws.min() >= 0 and draws.max() < 1
-    counts = np.histogram(draws, bins=50, range=(0, 1))[0]
-    assert abs(counts - 2_000).max() < 6 * np.sqrt(2_000)
-    assert abs(np.corrcoef(draws[:-1], draws[1:])[0, 1]) < 0.02
-
-
-@given(st.integers(1, 3_000), st.integers(0, 2**62))
-@settings(deadline=None, max_examples=50)
-def test_permute_is_a_bijection(size, key):
-    assert sorted(permute(np.arange(size), size, key).tolist()) == list(range(size))
-
-
-def test_permutations_of_other_keys_differ():
-    first, second = (permute(np.arange(1_000), 1_000, key) for key in (1, 2))
-    assert (first == second).mean() < 0.02 and (first == np.arange(1_000)).mean() < 0.02
 
 
 # -------------------------------------------------------------------------------------- batches
