@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass, field
 
 import pytest
@@ -194,6 +195,22 @@ def test_a_training_config_that_cannot_work_names_its_key(key):
     config.encoder.project = key != "encoder.embedding_width"
     _set(config, key, PRETRAIN[key])
     with pytest.raises(ConfigError, match=f"config.{key.replace('.', '[.]')}: ."):
+        c.validate_pretrain(config)
+
+
+@pytest.mark.parametrize(
+    ("named", "problem"),
+    [
+        (c.PairWeight("shop", "shop"), r"[1]: pairs 'shop' with itself"),
+        (c.PairWeight("shop", "search"), r"[1]: search and shop have a weight already"),
+        (c.PairWeight("shop", "news", -1.0), r"[1].weight: -1.0 is no weight"),
+        (c.PairWeight("shop", "news", float("nan")), r"[1].weight: nan is no weight"),
+    ],
+)
+def test_a_weight_of_a_pair_that_cannot_work_is_named(named, problem):
+    config = c.PretrainConfig()
+    config.sampling.pair_weights = (c.PairWeight("search", "shop", 0.0), named)
+    with pytest.raises(ConfigError, match=re.escape(f"config.sampling.pair_weights{problem}")):
         c.validate_pretrain(config)
 
 

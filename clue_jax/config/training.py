@@ -4,6 +4,7 @@
 # them from the fields to parse overrides.
 
 import enum
+import math
 from dataclasses import dataclass, field
 
 from clue_jax.config.checks import require
@@ -84,6 +85,22 @@ class EncoderConfig:
         return self.row_behaviours * max(1, self.history_rows // 4)
 
 
+class Parts(enum.Enum):
+    """How a history is split into the two disjoint parts of a within-service pair."""
+
+    RANDOM = "random"  # each behaviour by chance: two halves of the same time
+    WINDOWS = "windows"  # at a random point in time: what came before it, and after
+
+
+@dataclass
+class PairWeight:
+    """How much the pair of two services counts beside the pairs not named, which count 1."""
+
+    first: str = ""
+    second: str = ""
+    weight: float = 1.0  # 0: not at all
+
+
 @dataclass
 class SamplingConfig:
     """How two views of a user are drawn; every draw is keyed by (seed, step, identity)."""
@@ -93,6 +110,8 @@ class SamplingConfig:
     layer_dropout: float = 0.0  # chance that a block of the encoder skips an item or a view
     generic_guide: float = 0.1  # chance that an item's guide token becomes the generic one
     within_service_weight: float = 0.0  # weight of pairs of two disjoint parts of one history
+    parts: Parts = Parts.RANDOM  # how a history is parted for those
+    pair_weights: tuple[PairWeight, ...] = ()  # of pairs of services; all of them share weight 1
     item_steps: int = 0  # first steps, in which a view is one single item of the user
     min_behaviours: int = 1  # per service, for a user to take part with it
 
@@ -194,6 +213,7 @@ def validate_pretrain(config: PretrainConfig) -> None:
     require(sampling.layer_dropout < 1, "sampling.layer_dropout", "1 leaves no block to learn")
     require(sampling.behaviours_kept > 0, "sampling.behaviours_kept", "must be above 0")
     require(sampling.within_service_weight >= 0, "sampling.within_service_weight", "is negative")
+    _validate_pair_weights(sampling.pair_weights)
     require(sampling.min_behaviours >= 1, "sampling.min_behaviours", "must be at least 1")
     require(train.steps >= 1, "train.steps", f"{train.steps} is not a number of steps")
     require(
@@ -216,6 +236,23 @@ def validate_pretrain(config: PretrainConfig) -> None:
     require(config.optim.learning_rate > 0, "optim.learning_rate", "must be above 0")
     require(config.checkpoint.every_steps >= 1, "checkpoint.every_steps", "must be at least 1")
     require(config.checkpoint.keep >= 1, "checkpoint.keep", "must be at least 1")
+
+
+def _validate_pair_weights(pair_weights: tuple[PairWeight, ...]) -> None:
+    """Whether the dataset has such services is known only once it is opened (data/pairs.py)."""
+    seen: set[frozenset[str]] = set()
+    for number, named in enumerate(pair_weights):
+        key, services = f"sampling.pair_weights[{number}]", frozenset((named.first, named.second))
+        require(
+            len(services) == 2,
+            key,
+            f"pairs {named.first!r} with itself; sampling.within_service_weight weighs its parts",
+        )
+        require(
+            services not in seen, key, f"{' and '.join(sorted(services))} have a weight already"
+        )
+        require(0 <= named.weight < math.inf, f"{key}.weight", f"{named.weight} is no weight")
+        seen.add(services)
 
 
 def _validate_encoder(encoder: EncoderConfig) -> None:

@@ -15,8 +15,9 @@ from clue_jax.config import PretrainConfig
 from clue_jax.data.balance import block_slots, deal, user_loads
 from clue_jax.data.keyed import hash64
 from clue_jax.data.packing import Draws, PackedViews, capacity_for, pack_views
+from clue_jax.data.pairs import num_views
 from clue_jax.data.records import Users
-from clue_jax.data.sampling import batch_users, eligible_users, num_views, training_views
+from clue_jax.data.sampling import batch_users, eligible_users, training_views
 from clue_jax.parallel.mesh import deal_to_devices, local_groups, user_groups, users_per_group
 
 

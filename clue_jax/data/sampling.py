@@ -4,30 +4,20 @@ Nothing here keeps state: step `k` of a run is the same on any number of hosts, 
 Every random choice is a hash of (seed, purpose, step, identity), so it does not depend on order,
 packing or sharding either.
 
-A batch gives each user `V` views. The first `S` views are its history in each service; with
-`within_service_weight` above zero, `2 S` more are two disjoint parts of each history. `view_pairs`
-lists which of them are positives of each other.
+Which views a user has, and which are positives of each other: pairs.py.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
-from clue_jax.config import SamplingConfig
+from clue_jax.config import Parts, SamplingConfig
 from clue_jax.data.keyed import hash64, multiset_hash, permute, uniform
+from clue_jax.data.pairs import num_views, view_pairs
 from clue_jax.data.records import Users
 from clue_jax.errors import ConfigError
-
-
-class ViewPair(NamedTuple):
-    """Views `first` and `second` of one user are a positive pair with this weight in the loss."""
-
-    first: int
-    second: int
-    weight: float
 
 
 @dataclass(frozen=True)
@@ -43,43 +33,17 @@ class Views:
     offsets: np.ndarray
 
 
-def num_views(num_services: int, config: SamplingConfig) -> int:
-    """V: one view per service, and two parts of each when within-service pairs count."""
-    return num_services * (3 if config.within_service_weight > 0 else 1)
-
-
-def view_pairs(num_services: int, config: SamplingConfig) -> tuple[ViewPair, ...]:
-    """The positive pairs of a batch; weights sum to one.
-
-    All pairs of services share weight 1, all pairs of parts share `within_service_weight`
-    (CLUE's cross-service pairs; parts of one history let single-service users take part).
-    """
-    services = range(num_services)
-    cross = [(a, b) for a in services for b in services if a < b]
-    parts = [(num_services + 2 * s, num_services + 2 * s + 1) for s in services]
-    within = config.within_service_weight
-    total = (1.0 if cross else 0.0) + within
-    if total == 0.0:
-        raise ConfigError(
-            "config.sampling.within_service_weight: must be above 0 for a dataset with a single"
-            " service, since there is no second service to pair it with"
-        )
-    pairs = [ViewPair(a, b, 1.0 / len(cross) / total) for a, b in cross]
-    if within > 0:
-        pairs += [ViewPair(a, b, within / num_services / total) for a, b in parts]
-    return tuple(pairs)
-
-
 # ---------------------------------------------------------------------------------- global batch
 
 
 def eligible_users(users: Users, config: SamplingConfig) -> np.ndarray:
     """Indices of the users who have at least one positive pair; the others are never drawn."""
-    present = users.counts() >= config.min_behaviours
-    eligible = present.sum(axis=1) >= 2
-    if config.within_service_weight > 0:
-        eligible |= (present & (users.counts() >= 2)).any(axis=1)
-    return np.flatnonzero(eligible)
+    counts = users.counts()
+    present = counts >= config.min_behaviours
+    has_view_NV = np.concatenate([present, np.repeat(present & (counts >= 2), 2, axis=1)], axis=1)
+    pairs = view_pairs(users.services, config)
+    has_pair = [has_view_NV[:, pair.first] & has_view_NV[:, pair.second] for pair in pairs]
+    return np.flatnonzero(np.any(has_pair, axis=0))
 
 
 def batch_users(eligible: np.ndarray, batch: int, seed: int, step: int) -> np.ndarray:
@@ -101,7 +65,7 @@ def batch_users(eligible: np.ndarray, batch: int, seed: int, step: int) -> np.nd
 
 
 # Purposes keep the streams of different draws apart.
-_EPOCH, _KEEP, _PART, _SINGLE, _TOKEN, _GUIDE, _BLOCK = range(1, 8)
+_EPOCH, _KEEP, _PART, _SINGLE, _TOKEN, _GUIDE, _BLOCK, _CUT = range(1, 9)
 
 
 # ----------------------------------------------------------------------------------------- views
@@ -133,7 +97,10 @@ def training_views(
     view_rows = [(rows // services * views + rows % services)[kept]]
     chosen = [np.flatnonzero(kept)]
     if config.within_service_weight > 0:
-        part, halved = _halves(rows, hash64(_PART, *keys))
+        if config.parts is Parts.RANDOM:
+            part, halved = _halves(rows, hash64(_PART, *keys))
+        else:
+            part, halved = _windows(rows, ages, uniform(_CUT, *keys[:-1]))
         first_part = rows // services * views + services + 2 * (rows % services)
         view_rows.append((first_part + part)[halved])
         chosen.append(np.flatnonzero(halved))
@@ -192,6 +159,28 @@ def _halves(rows: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray
     part = np.empty(len(rows), np.int64)
     part[order] = (np.arange(len(rows)) - starts[rows[order]]) % 2
     return part, sizes[rows] >= 2
+
+
+def _windows(
+    rows: np.ndarray, ages: np.ndarray, draws: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Splits each row's entries at a point in time: part 0 is older than part 1.
+
+    The cut lies anywhere from a quarter to three quarters of the row: a part of few behaviours says
+    little of its user, and a cut that never moved would teach one moment alone.
+
+    Args:
+        rows: [M] of each entry.
+        ages: [M] of each entry in its row, 0 the newest.
+        draws: [M] uniform in [0, 1), one value for all entries of a row.
+
+    Returns:
+        The part (0 or 1) of each entry, and whether its row has two entries or more.
+    """
+    sizes = np.bincount(rows, minlength=1)[rows]
+    least, most = -(-sizes // 4), 3 * sizes // 4  # of two or more: at least 1, at most size - 1
+    older = least + (draws * (most - least + 1)).astype(np.int64)
+    return (ages < sizes - older).astype(np.int64), sizes >= 2
 
 
 def _one_of_each(rows: np.ndarray, words: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 from clue_jax.config import PretrainConfig, validate_pretrain
 from clue_jax.console import say
 from clue_jax.data.batches import Batch, TrainBatches
-from clue_jax.data.sampling import view_pairs
+from clue_jax.data.pairs import view_pairs
 from clue_jax.data.source import open_dataset
 from clue_jax.errors import NonFiniteError, Preempted
 from clue_jax.files import lease
@@ -117,7 +117,7 @@ class Run:
         self.config, self.batches, self.validation, self.mesh = config, batches, validation, mesh
         for line in run_lines(config, batches, vocab_size):
             say(line)
-        self.pairs = view_pairs(len(batches.users.services), config.sampling)
+        self.pairs = view_pairs(batches.users.services, config.sampling)
         self.step = make_step(config, self.pairs, mesh, batches.capacity.items)
         self.schedule = make_schedule(config)
         self.peak = peak_flops()

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from clue_jax.config import LossConfig, PretrainConfig
 from clue_jax.data.packing import PackedViews
-from clue_jax.data.sampling import ViewPair
+from clue_jax.data.pairs import ViewPair
 from clue_jax.losses.contrastive import Sharding, sharded_pair_loss
 from clue_jax.model import clue
 from clue_jax.model.attention import choose_kernels

@@ -17,8 +17,8 @@ from clue_jax.config import (
     TransformerConfig,
 )
 from clue_jax.data.batches import Batch, TrainBatches
+from clue_jax.data.pairs import view_pairs
 from clue_jax.data.records import Users
-from clue_jax.data.sampling import view_pairs
 from clue_jax.model.sizes import step_flops
 from clue_jax.parallel.mesh import make_mesh
 from clue_jax.training.state import init_state
@@ -90,7 +90,7 @@ def bench(config: PretrainConfig, users: Users, devices: int = 1) -> Bench:
     """Compiles the step of `config` over `users` on the first devices, with their first batch."""
     mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
     batches = TrainBatches(users, config, FINGERPRINT, mesh)
-    pairs = view_pairs(len(users.services), config.sampling)
+    pairs = view_pairs(users.services, config.sampling)
     step = make_step(config, pairs, mesh, batches.capacity.items)
     state = init_state(config, workloads.VOCABULARY)
     batch = batches.global_batch(0)

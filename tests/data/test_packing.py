@@ -10,7 +10,8 @@ from hypothesis import given, settings
 
 from clue_jax.config import EncoderConfig, SamplingConfig
 from clue_jax.data.packing import Draws, capacity_for, pack_views
-from clue_jax.data.sampling import block_draws, full_views, num_views, token_draws, training_views
+from clue_jax.data.pairs import num_views
+from clue_jax.data.sampling import block_draws, full_views, token_draws, training_views
 from clue_jax.data.tokenizer import GENERIC_GUIDE
 from tests.samples import sample_users
 

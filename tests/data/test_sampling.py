@@ -1,27 +1,28 @@
 """Batches and views are pure functions of (seed, step, identity)."""
 
 import dataclasses
+from collections import Counter
 
 import numpy as np
 import pytest
 
-from clue_jax.config import SamplingConfig
+from clue_jax.config import PairWeight, Parts, SamplingConfig
 from clue_jax.config.training import MAX_LAYERS
 from clue_jax.data.sampling import (
     batch_users,
     block_draws,
     eligible_users,
     full_views,
-    num_views,
     token_draws,
     training_views,
-    view_pairs,
+    view_keys,
 )
 from clue_jax.errors import ConfigError
 from tests.samples import sample_users
 
 USERS = sample_users(60, seed=1)
 WITHIN = SamplingConfig(within_service_weight=0.5)
+WINDOWS = dataclasses.replace(WITHIN, parts=Parts.WINDOWS)
 LONGEST = 7  # of the sample's histories
 
 
@@ -84,21 +85,16 @@ def test_eligible_users_have_a_positive_pair(least):
     assert not one_service.all() and one_service.any()
 
 
+def test_who_has_but_pairs_of_no_weight_is_not_drawn():
+    users = sample_users(60, ("search", "shop", "news"), seed=1, empty=0.4)
+    config = SamplingConfig(pair_weights=(PairWeight("news", "search", 0.0),))
+    has = users.counts() > 0
+    with_shop = has[:, 1] & (has[:, 0] | has[:, 2])
+    assert eligible_users(users, config).tolist() == np.flatnonzero(with_shop).tolist()
+    assert len(eligible_users(users, SamplingConfig())) > with_shop.sum()
+
+
 # ---------------------------------------------------------------------------------------- views
-
-
-@pytest.mark.parametrize("services", [1, 2, 4])
-def test_weights_of_pairs_sum_to_one(services):
-    pairs = view_pairs(services, WITHIN)
-    assert sum(pair.weight for pair in pairs) == pytest.approx(1.0)
-    assert {v for pair in pairs for v in pair[:2]} <= set(range(num_views(services, WITHIN)))
-    cross = sum(pair.weight for pair in pairs if pair.first < services)
-    assert cross == pytest.approx(0.0 if services == 1 else 1 / 1.5)
-
-
-def test_one_service_alone_has_no_pair():
-    with pytest.raises(ConfigError, match="within_service_weight: must be above 0"):
-        view_pairs(1, SamplingConfig())
 
 
 def test_a_whole_view_is_the_newest_behaviours_in_order():
@@ -109,8 +105,9 @@ def test_a_whole_view_is_the_newest_behaviours_in_order():
             assert views[n][s] == history(USERS, n, s)[-4:]
 
 
-def test_a_users_views_do_not_depend_on_the_batch():
-    config = dataclasses.replace(WITHIN, behaviours_kept=0.5)
+@pytest.mark.parametrize("config", [WITHIN, WINDOWS], ids=["random", "windows"])
+def test_a_users_views_do_not_depend_on_the_batch(config):
+    config = dataclasses.replace(config, behaviours_kept=0.5)
     alone = np.array([7, 31, 4])
     together = drawn(config)
     assert drawn(config, USERS.take(alone), alone) == [together[n] for n in alone]
@@ -163,8 +160,48 @@ def test_parts_of_a_history_are_disjoint_and_together_all_of_it():
                 assert abs(len(first) - len(second)) <= 1
 
 
-def test_parts_are_dealt_anew_at_each_step():
-    assert [v[2] for v in drawn(WITHIN)] != [v[2] for v in drawn(WITHIN, step=4)]
+def test_windows_part_a_history_in_time_leaving_a_quarter_to_each():
+    cuts = Counter()
+    for step in range(40):
+        views = drawn(WINDOWS, step=step)
+        for n in range(len(USERS)):
+            for s in range(2):
+                first, second = views[n][2 + 2 * s], views[n][3 + 2 * s]
+                whole = history(USERS, n, s)
+                if len(whole) < 2:
+                    assert first == second == []
+                    continue
+                assert first + second == whole
+                assert min(len(first), len(second)) >= max(1, len(whole) // 4)
+                cuts[len(whole), len(first)] += 1
+    # 7 behaviours: 2 to 5 come first, as often each.
+    drawn_cuts = {older: n for (size, older), n in cuts.items() if size == 7}
+    assert set(drawn_cuts) == {2, 3, 4, 5}
+    expected = sum(drawn_cuts.values()) / 4
+    assert all(abs(n - expected) < 5 * np.sqrt(expected) for n in drawn_cuts.values())
+
+
+def test_windows_are_of_the_newest_behaviours():
+    for n, views in enumerate(drawn(WINDOWS, length=4)):
+        for s in range(2):
+            newest = history(USERS, n, s)[-4:]
+            assert views[2 + 2 * s] + views[3 + 2 * s] == (newest if len(newest) > 1 else [])
+
+
+def test_how_histories_are_parted_leaves_whole_views_alone():
+    random, windows = (
+        drawn(dataclasses.replace(config, behaviours_kept=0.5)) for config in (WITHIN, WINDOWS)
+    )
+    assert [row[:2] for row in random] == [row[:2] for row in windows]
+    assert [row[2:] for row in random] != [row[2:] for row in windows]
+
+
+@pytest.mark.parametrize("config", [WITHIN, WINDOWS], ids=["random", "windows"])
+def test_parts_are_dealt_anew_at_each_step_and_seed(config):
+    parts = [row[2:] for row in drawn(config)]
+    assert parts == [row[2:] for row in drawn(config)]
+    assert parts != [row[2:] for row in drawn(config, step=4)]
+    assert parts != [row[2:] for row in drawn(config, seed=6)]
 
 
 def test_single_item_steps_show_one_item_and_then_end():
@@ -174,6 +211,31 @@ def test_single_item_steps_show_one_item_and_then_end():
         assert [len(view) for view in single[n]] == [min(1, len(view)) for view in whole[n]]
     chosen = {drawn(config, step=step)[1][0][0] for step in range(4)}
     assert chosen <= set(history(USERS, 1, 0)) and len(history(USERS, 1, 0)) > 1
+
+
+# ----------------------------------------------------------------------------------------- keys
+
+
+@pytest.mark.parametrize("item_steps", [0, 4])
+def test_views_have_equal_keys_where_they_hold_the_same_items(item_steps):
+    users = sample_users(200, seed=3, catalogue=4, longest_history=3)
+    config = dataclasses.replace(WITHIN, item_steps=item_steps)
+    views = training_views(users, np.arange(200), config, LONGEST, 5, 3)
+    keys = view_keys(users, views)
+    assert keys.shape == (200, 6) and keys.dtype == np.int32
+    contents = [tuple(sorted(view)) for row in as_lists(users, views) for view in row]
+    by_content = dict(zip(contents, keys.ravel().tolist(), strict=True))
+    assert [by_content[content] for content in contents] == keys.ravel().tolist()
+    assert len(set(by_content.values())) == len(by_content) < len(contents) / 4
+
+
+def test_a_views_key_does_not_depend_on_the_batch():
+    config = dataclasses.replace(WINDOWS, behaviours_kept=0.5)
+    alone = np.array([7, 31, 4])
+    of = lambda users, who: view_keys(users, training_views(users, who, config, LONGEST, 5, 3))  # noqa: E731
+    np.testing.assert_array_equal(
+        of(USERS.take(alone), alone), of(USERS, np.arange(len(USERS)))[alone]
+    )
 
 
 # --------------------------------------------------------------------------------------- tokens

@@ -19,8 +19,9 @@ from clue_jax.config import (
     TransformerConfig,
 )
 from clue_jax.data.packing import capacity_for
+from clue_jax.data.pairs import num_views
 from clue_jax.data.ragged import offsets_of, ranges
-from clue_jax.data.sampling import full_views, num_views, training_views
+from clue_jax.data.sampling import full_views, training_views
 from clue_jax.model import clue
 from tests.model import padded
 from tests.model.comparison import (

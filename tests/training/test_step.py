@@ -20,7 +20,7 @@ from clue_jax.config import (
     TransformerConfig,
 )
 from clue_jax.data.batches import TrainBatches
-from clue_jax.data.sampling import view_pairs
+from clue_jax.data.pairs import view_pairs
 from clue_jax.model import attention, clue
 from clue_jax.parallel.mesh import make_mesh
 from clue_jax.training import step as step_module
@@ -62,11 +62,11 @@ def config_of(**loss):
 class Trial:
     """Some steps of a run on the first devices."""
 
-    def __init__(self, config, devices=1, **axes):
+    def __init__(self, config, devices=1, users=USERS, **axes):
         mesh = make_mesh(MeshConfig(**axes), jax.devices()[:devices])
-        self.batches = TrainBatches(USERS, config, "abcdef0123456789", mesh)
-        pairs = view_pairs(2, config.sampling)
-        self.step = make_step(config, pairs, mesh, self.batches.capacity.items)
+        self.batches = TrainBatches(users, config, "abcdef0123456789", mesh)
+        self.pairs = view_pairs(users.services, config.sampling)
+        self.step = make_step(config, self.pairs, mesh, self.batches.capacity.items)
         self.state = jax.device_put(init_state(config, VOCABULARY), state_shardings(config, mesh))
         self.metrics = []
 
