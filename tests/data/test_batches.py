@@ -42,16 +42,16 @@ def batches_on(devices, config=CONFIG, fingerprint=FINGERPRINT):
 
 
 def users_of(batches, step):
-    """{user: its views, with the blocks that items and views skip} of a step."""
+    """{user: (its views, with the blocks that items and views skip; their keys)} of a step."""
     packed, _ = batches.host_batch(step)
     devices = batches.mesh.size
     drawn = batch_users(batches.eligible, CONFIG.train.batch_users, batches.seed, step)
     shares = deal(batches.loads[drawn], devices)
     parts = [PackedViews(*(array[device] for array in packed)) for device in range(devices)]
-    views = [
-        dict(zip(drawn[share], unpack(part, share, skips=True), strict=True))
-        for share, part in zip(shares, parts, strict=True)
-    ]
+    views = []
+    for share, part in zip(shares, parts, strict=True):
+        keyed = zip(unpack(part, share, skips=True), part.view_keys_Vb.T.tolist(), strict=True)
+        views.append(dict(zip(drawn[share], keyed, strict=True)))
     assert sum(map(len, views)) == CONFIG.train.batch_users
     return {user: row for part in views for user, row in part.items()}
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from clue_jax.config import EncoderConfig, SamplingConfig
 from clue_jax.data.packing import Draws, capacity_for, pack_views
 from clue_jax.data.pairs import num_views
-from clue_jax.data.sampling import block_draws, full_views, token_draws, training_views
+from clue_jax.data.sampling import block_draws, full_views, token_draws, training_views, view_keys
 from clue_jax.data.tokenizer import GENERIC_GUIDE
 from tests.samples import sample_users
 
@@ -186,6 +186,17 @@ def test_skipped_blocks_stay_with_items_and_with_views_of_users():
             assert bits == drawn(identities[[user]], np.array([number]))[0]
             assert [bits for _, bits in items] == [of_item[next(wanted)] for _ in items]
     assert next(wanted, None) is None
+
+
+def test_keys_of_views_stand_beside_their_slots():
+    views, packed, _ = pack(USERS)
+    np.testing.assert_array_equal(packed.view_keys_Vb.T, view_keys(USERS, views))
+    few = np.array([30, 2, 17])
+    drawn = training_views(USERS.take(few), few, WITHIN, SMALL.max_history, 0, 1)
+    capacity = capacity_for(USERS, SMALL, 5, 6, parts=True)
+    again, _ = pack_views(USERS.take(few), drawn, capacity, SMALL)
+    np.testing.assert_array_equal(again.view_keys_Vb[:, :3], packed.view_keys_Vb[:, few])
+    assert (again.view_slot_Vb[:, 3:] == -1).all()  # so that their keys do not count
 
 
 def test_users_without_behaviours_take_no_slot():
