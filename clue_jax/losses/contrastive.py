@@ -124,13 +124,14 @@ def sharded_pair_loss(
         sharding: how it is computed.
         form: of the loss.
         bias: scalar, for the sigmoid form.
-        keys_Kb: int32; users who agree in one of the K keys are not negatives of each other.
+        keys_Kb: int32, K > 0; users who agree in one of the K keys are not negatives of each other.
     """
     device = jax.lax.axis_index(sharding.axis)
-    place_b = (device * len(x_bE) + jnp.arange(len(x_bE))).astype(jnp.int32)
-    keys = [place_b[None]] + ([] if keys_Kb is None else [keys_Kb.astype(jnp.int32)])
+    if keys_Kb is None:
+        # Nobody is their own negative; any other key says so too, and each costs time in a tile.
+        keys_Kb = (device * len(x_bE) + jnp.arange(len(x_bE)))[None]
     scale, bias = (jnp.asarray(value, jnp.float32) for value in (scale, bias))
-    anchors = _Anchors(x_bE, y_bE, scale, bias, valid_b, jnp.concatenate(keys))
+    anchors = _Anchors(x_bE, y_bE, scale, bias, valid_b, keys_Kb.astype(jnp.int32))
     return _pair_loss(form, sharding, varying(anchors, device))
 
 
