@@ -123,8 +123,9 @@ def parse(stage: Stage, arguments: Sequence[str]) -> dict[str, Any]:
     except flags.Error as error:
         raise ConfigError(" ".join(str(error).split())) from error
     keywords = {flag.name: getattr(values, flag.name) for flag in stage.flags}
+    optional = {flag.name for flag in stage.flags if flag.optional}
     for name, value in keywords.items():
-        if not value:
+        if not value and name not in optional:
             raise ConfigError(f"--{name} is missing; see {PROGRAM} {stage.name} --help")
     if stage.config:
         # Flags do not check what is inside a tuple; the way through JSON does.

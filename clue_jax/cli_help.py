@@ -40,7 +40,9 @@ def stage_help(program: str, stage: Any, config: Any | None) -> str:
     if stage.config:
         shown = "--config=FILE.py[:variant]"
         usage.append(f"[{shown}]" if stage.default_config else shown)
-    usage += [f"[--{f.name}=...]" if f.default else f"--{f.name}=..." for f in stage.flags]
+    usage += [
+        f"[--{f.name}=...]" if f.default or f.optional else f"--{f.name}=..." for f in stage.flags
+    ]
     if stage.positional:
         usage.append(stage.positional.upper())
     lines = [*_wrapped("usage: " + " ".join(usage), " " * 7), "", stage.summary]

@@ -44,6 +44,12 @@ def _train(config: PretrainConfig, data: str, workdir: str) -> None:
     train(config, data, workdir)
 
 
+def _compile(config: PretrainConfig, topology: str, **flags: str) -> None:
+    from clue_jax.compilation.stage import compile_ahead
+
+    compile_ahead(config, topology, **flags)
+
+
 def _export(config: ExportConfig, workdir: str, data: str, out: str) -> None:
     from clue_jax.export import export
 
@@ -65,11 +71,12 @@ def _report(directory: str) -> None:
 
 @dataclass(frozen=True)
 class Flag:
-    """A flag of a stage; without a default it must be given."""
+    """A flag of a stage; without a default it must be given, unless it is optional."""
 
     name: str
     help: str
     default: str = ""
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,6 +155,24 @@ STAGES = {
             EvaluateConfig,
             example="evaluate --config=configs/evaluate/matching.py --embeddings=runs/first/users"
             " --out=runs/first/evaluation",
+        ),
+        Stage(
+            "compile",
+            "compile the train step for TPUs that need not be there: memory, traffic, bounds",
+            _compile,
+            (
+                Flag("topology", "chips of one slice, such as v5e:16x16"),
+                Flag("slices", "slices, between which only gradients travel", "1"),
+                Flag("only", "step, or loss: the loss alone at config.train.batch_users", "step"),
+                Flag("services", "services of an average user", "2"),
+                Flag("behaviours", "behaviours of an average user in one service", "64"),
+                Flag("items", "distinct items of an average user", "96"),
+                Flag("tokens", "tokens of an average item", "16"),
+                Flag("vocabulary", "entries of the tokenizer", "50258"),
+                Flag("out", "file for the figures as JSON", optional=True),
+            ),
+            PretrainConfig,
+            example="compile --config=configs/pods.py:160M_v5e_256 --topology=v5e:16x16",
         ),
         Stage(
             "report",

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clue_jax.compilation.program import Array, Computation, Instruction, Program, read_program
+from clue_jax.compilation.program import (
+    Array,
+    Assumed,
+    Computation,
+    Instruction,
+    Program,
+    read_program,
+)
 
 KINDS = (
     "all-gather",
@@ -31,9 +38,11 @@ _TRANSFER = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _TARGET = re.compile(r'_xla_megascale_target="?(\{\{.*?\}\}|\{[^}]*\})')
 _RENDEZVOUS = re.compile(r'_xla_host_transfer_rendezvous="([^"]*)"')
 _CHAIN = re.compile(r'chain_id="([^"]*)"')
-_OP_NAME = re.compile(r'op_name="([^"]*)"')
 _EXPLICIT = re.compile(r"replica_groups=\{((?:\{[\d,]*\},?)*)\}")
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_MESH = re.compile(
+    r"replica_groups=mesh\[(?P<axes>[^\]]*)\](?:, device_ids=\((?P<ids>[^{]*)\))? \{(?P<used>[^}]*)\}"
+)
 _PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
 
 Groups = list[list[int]]
@@ -63,18 +72,21 @@ class Collective:
         return round(factor.get(self.kind, around) * self.payload_bytes)
 
 
-def collectives(text: str, devices_per_slice: int | None = None) -> list[Collective]:
+def collectives(
+    text: str, devices_per_slice: int | None = None, assumed: Assumed = lambda loop: None
+) -> list[Collective]:
     """The collectives of an optimised HLO text, in its order.
 
     Args:
         devices_per_slice: with it `crosses_slices` is known also where ids of devices tell it:
             devices count slice by slice in the mesh that the program was compiled for.
+        assumed: see `Program.times`.
 
     Raises:
         ValueError: the text is not that of a compiled program, or states groups in an unknown way.
     """
     program = read_program(text)
-    times = program.times()
+    times = program.times(assumed)
     found = [
         (computation, instruction)
         for name, computation in program.computations.items()
@@ -139,7 +151,6 @@ def _collective(
             group_size = max(map(len, groups))
         crosses = _crosses(groups, devices_per_slice)
     payload = sum(array.bytes for array in operands)
-    op_name = _OP_NAME.search(instruction.attributes)
     return Collective(
         name=instruction.name,
         kind=kind,
@@ -148,7 +159,7 @@ def _collective(
         crosses_slices=crosses,
         times=times,
         payload_bytes=payload * (group_size if kind == "all-gather" else 1),
-        op_name=op_name[1] if op_name else "",
+        op_name=instruction.op_name,
     )
 
 
@@ -216,7 +227,28 @@ def _groups(instruction: Instruction, devices: int) -> Groups:
         shape, counted, order = ([int(n) for n in part.split(",") if n] for part in iota.groups(""))
         ids = np.arange(math.prod(counted)).reshape(counted)
         return (ids.transpose(order) if order else ids).reshape(shape).tolist()
+    if mesh := _MESH.search(attributes):
+        return _groups_of_mesh(instruction, mesh)
     raise ValueError(f"{instruction.name}: its groups of devices are written in an unknown way")
+
+
+def _groups_of_mesh(instruction: Instruction, mesh: re.Match[str]) -> Groups:
+    """Groups along axes of a mesh: `mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'b'}`."""
+    sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", mesh["axes"])}
+    used = re.findall(r"'(\w+)'", mesh["used"])
+    if ":" in mesh["used"] or not set(used) <= set(sizes):
+        raise ValueError(f"{instruction.name}: groups along a part of an axis are not read")
+    ids = np.arange(math.prod(sizes.values()))
+    if order := re.fullmatch(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", mesh["ids"] or ""):
+        counted, turned = ([int(n) for n in part.split(",") if n] for part in order.groups(""))
+        ids = ids.reshape(counted)
+        ids = ids.transpose(turned) if turned else ids
+    elif mesh["ids"]:
+        ids = np.array([int(n) for n in mesh["ids"].split(",")])
+    kept = [axis for axis in sizes if axis not in used]
+    places = [list(sizes).index(axis) for axis in (*kept, *used)]
+    size = math.prod(sizes[axis] for axis in used)
+    return ids.reshape(list(sizes.values())).transpose(places).reshape(-1, size).tolist()
 
 
 def _lists(text: str) -> Groups:

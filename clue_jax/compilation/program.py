@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,7 +22,9 @@ _CALLED = re.compile(
     r"|called_computations)=(\{[^}]*\}|%?[\w.-]+)"
 )
 _TRIPS = re.compile(r'"known_trip_count":\s*\{"n":\s*"(\d+)"')
+_OP_NAME = re.compile(r'op_name="([^"]*)"')
 _PARENTHESIS = re.compile(r"[()]")
+Assumed = Callable[[str], int | None]
 # These leave a value as it is, wherever they put it.
 _MOVES = {"copy", "bitcast", "copy-start", "copy-done", "reshape"}
 
@@ -54,6 +56,12 @@ class Instruction:
     literal: str  # what stands between the parentheses: the value of a constant
     attributes: str  # what follows the operands
     is_root: bool
+
+    @property
+    def op_name(self) -> str:
+        """Where in the source's call tree it comes from, as jax names it."""
+        found = _OP_NAME.search(self.attributes)
+        return found[1] if found else ""
 
     def called(self) -> list[tuple[str, str]]:
         """(role, computation) of each computation that this instruction runs."""
@@ -105,18 +113,22 @@ class Program:
     entry: str
     devices: int  # of one slice, where the program spans several: they exchange by send and recv
 
-    def times(self) -> dict[str, int | None]:
+    def times(self, assumed: Assumed = lambda loop: None) -> dict[str, int | None]:
         """How often each computation runs when the program runs once.
 
         None where that depends on data. A branch of a conditional counts as taken, so that sums
         are upper bounds. Computations that nothing runs are left out.
+
+        Args:
+            assumed: the trip count of a loop that the program does not state, from where in the
+                source's call tree the loop comes; None: not known.
         """
         callers: dict[str, list[tuple[str, int | None]]] = {}
         for name, computation in self.computations.items():
             for instruction in computation.values():
                 for role, callee in instruction.called():
                     callers.setdefault(callee, []).append(
-                        (name, self._runs(role, instruction, computation))
+                        (name, self._runs(role, instruction, computation, assumed))
                     )
         known: dict[str, int | None] = {self.entry: 1}
 
@@ -132,10 +144,13 @@ class Program:
 
         return {name: n for name in self.computations if (n := count(name)) != 0}
 
-    def _runs(self, role: str, instruction: Instruction, inside: Computation) -> int | None:
+    def _runs(
+        self, role: str, instruction: Instruction, inside: Computation, assumed: Assumed
+    ) -> int | None:
         if role not in ("body", "condition"):
             return 1
         trips = self._trips(instruction, inside)
+        trips = assumed(instruction.op_name) if trips is None else trips
         return trips if role == "body" or trips is None else trips + 1
 
     def _trips(self, loop: Instruction, inside: Computation) -> int | None:

@@ -146,7 +146,7 @@ def pack_views(
         `behaviours`, `views`, pairs that attend to each other, and the slots that are computed,
         `token_slots` and `behaviour_slots`.
     """
-    packed = _empty(capacity, config, skips=_skips(draws))
+    packed = empty_views(capacity, config, skips=_skips(draws))
     identities, where, slot = np.unique(
         users.item_ids[views.items], return_index=True, return_inverse=True
     )
@@ -258,7 +258,9 @@ def _draw_skips(
         skips_CU[placed.chunk, placed.within] = bits
 
 
-def _empty(capacity: Capacity, config: EncoderConfig, *, skips: bool) -> PackedViews:
+def empty_views(capacity: Capacity, config: EncoderConfig, *, skips: bool) -> PackedViews:
+    """Buffers of no users; with `skips`, room for the blocks that items and views leave out."""
+
     def zeros(*shape: int) -> np.ndarray:
         return np.zeros(shape, np.int32)
 

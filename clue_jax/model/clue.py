@@ -29,6 +29,7 @@ from clue_jax.parallel.collectives import Shards
 from clue_jax.parallel.mesh import DEVICES, TENSOR
 
 Params = dict[str, Any]
+ITEMS, HISTORIES = "items", "histories"  # the two levels in profiles and compiled programs
 
 
 class Clue(nnx.Module):
@@ -110,22 +111,24 @@ def encode(
 
     item_chunks, view_chunks = _chunks_of(packed, bool(tensor))
     shards = Shards(mesh, compute_dtype(config.precision)) if mesh else None
-    items_UD = table_of_chunks(
-        chunk_of_items,
-        params["item"],
-        params["embedding"],
-        item_chunks,
-        max_items,
-        _transfer(shards, "embedding"),
-    )
-    z_NE = table_of_chunks(
-        chunk_of_views,
-        params["service"],
-        items_UD,
-        view_chunks,
-        packed.view_slot_Vb.size,
-        _transfer(shards),
-    )
+    with jax.named_scope(ITEMS):
+        items_UD = table_of_chunks(
+            chunk_of_items,
+            params["item"],
+            params["embedding"],
+            item_chunks,
+            max_items,
+            _transfer(shards, "embedding"),
+        )
+    with jax.named_scope(HISTORIES):
+        z_NE = table_of_chunks(
+            chunk_of_views,
+            params["service"],
+            items_UD,
+            view_chunks,
+            packed.view_slot_Vb.size,
+            _transfer(shards),
+        )
     present_Vb = packed.view_slot_Vb >= 0
     return jnp.where(present_Vb[..., None], z_NE[packed.view_slot_Vb], 0.0), present_Vb
 

@@ -42,9 +42,11 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     shape = tuple(sizes.values())
     if slices > 1:
         inside, across = (shape[0] // slices, *shape[1:]), (slices, 1, 1)
-        grid = mesh_utils.create_hybrid_device_mesh(inside, across, devices)
+        grid = mesh_utils.create_hybrid_device_mesh(
+            inside, across, devices, allow_split_physical_axes=True
+        )
     else:
-        grid = mesh_utils.create_device_mesh(shape, devices)
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     return Mesh(grid, DEVICES, axis_types=(AxisType.Auto,) * 3)
 
 

@@ -1,0 +1,176 @@
+"""`compile`: the real train step through the real TPU compiler, on a machine without a TPU."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from clue_jax import files
+from clue_jax.compilation.report import Report, lines, report_of
+from clue_jax.compilation.topology import describe_topology
+from clue_jax.compilation.workload import UserProfile, Workload, assume
+from clue_jax.config import PretrainConfig, validate_pretrain
+from clue_jax.console import say
+from clue_jax.errors import ConfigError
+from clue_jax.losses.contrastive import Sharding, sharded_pair_loss
+from clue_jax.parallel.chips import Chip
+from clue_jax.parallel.mesh import DEVICES, make_mesh
+from clue_jax.training.step import make_step
+
+_NUMBERS = "services", "behaviours", "items", "tokens", "vocabulary"
+_USED = re.compile(r"Used ([\d.]+)([KMGT]?) of")
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclass(frozen=True)
+class TooLarge(Exception):
+    """The compiler refuses a program because of its memory, of which it needs so many bytes."""
+
+    needed: int
+
+
+def compile_ahead(
+    config: PretrainConfig, topology: str, slices: str, only: str, out: str, **profile: str
+) -> None:
+    """Compiles the step, or the loss alone, and says what it takes of each device.
+
+    Args:
+        config: of the run; its mesh is over all devices of the topology.
+        topology: such as `v5e:16x16`.
+        slices: number of such slices.
+        only: `step` or `loss`.
+        out: file for the figures as JSON; empty: none.
+        profile: of users, see `UserProfile`.
+
+    Raises:
+        ConfigError: something does not divide, does not exist, or does not fit; names what would.
+    """
+    validate_pretrain(config)
+    if only not in _PROGRAMS:
+        raise ConfigError(f"--only={only}: one of {', '.join(_PROGRAMS)}")
+    numbers = {name: _number(name, value) for name, value in profile.items()}
+    devices, chip = describe_topology(topology, _number("slices", slices))
+    mesh = make_mesh(config.mesh, list(devices))
+    users = UserProfile(**{name: numbers[name] for name in _NUMBERS})
+
+    def attempt(batch_users: int) -> Report:
+        at = replace(config, train=replace(config.train, batch_users=batch_users))
+        return _attempt(assume(at, mesh, users), only, chip, topology, int(slices))
+
+    wanted = config.train.batch_users
+    try:
+        report = attempt(wanted)
+    except TooLarge as error:
+        raise ConfigError(_does_not_fit(wanted, error, chip, attempt, mesh.size)) from error
+    for line in lines(report):
+        say(line)
+    if out:
+        files.write_json(files.epath.Path(out), report.to_json())
+
+
+def _number(name: str, value: str) -> int:
+    if not value.isdecimal():
+        raise ConfigError(f"--{name}={value}: a number is needed")
+    return int(value)
+
+
+def _attempt(work: Workload, only: str, chip: Chip, topology: str, slices: int) -> Report:
+    """Compiles; raises TooLarge."""
+    began = time.perf_counter()
+    try:
+        compiled = _PROGRAMS[only](work)
+    except jax.errors.JaxRuntimeError as error:
+        raise TooLarge(_needed(error)) from error
+    report = report_of(work, only, compiled, chip, topology, slices, time.perf_counter() - began)
+    if chip.usable_hbm_bytes and report.memory["total"] > chip.usable_hbm_bytes:
+        raise TooLarge(report.memory["total"])
+    return report
+
+
+def _needed(error: Exception) -> int:
+    """Bytes that the compiler says a program uses; its other errors are raised again."""
+    used = _USED.search(str(error))
+    if "RESOURCE_EXHAUSTED" not in str(error) or not used:
+        raise error
+    return int(float(used[1]) * _UNITS[used[2]])
+
+
+def _step(work: Workload) -> jax.stages.Compiled:
+    step = make_step(work.config, work.pairs, work.mesh, work.capacity.items)
+    return step.lower(work.state(), work.batch()).compile()
+
+
+def _loss(work: Workload) -> jax.stages.Compiled:
+    """Value and gradients of the loss of one pair of views, given the vectors."""
+    config, mesh = work.config.loss, work.mesh
+    sharding = Sharding(DEVICES, config.tile, config.transport, config.precision)
+    bias = config.bias if config.form.value == "sigmoid" else 0.0
+
+    def loss(x_bE: jax.Array, y_bE: jax.Array, scale: jax.Array) -> jax.Array:
+        valid_b = jnp.ones(len(x_bE), bool)
+        of_pair = sharded_pair_loss(
+            x_bE, y_bE, valid_b, scale, sharding, form=config.form, bias=bias
+        )
+        return of_pair.loss / of_pair.users
+
+    rows = P(DEVICES)
+    whole = jax.shard_map(loss, mesh=mesh, in_specs=(rows, rows, P()), out_specs=P())
+    shape = work.config.train.batch_users, work.config.encoder.embedding_width
+    vectors = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, rows))
+    scale = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(mesh, P()))
+    return jax.jit(jax.value_and_grad(whole, (0, 1, 2))).lower(vectors, vectors, scale).compile()
+
+
+_PROGRAMS: dict[str, Callable[[Workload], jax.stages.Compiled]] = {"step": _step, "loss": _loss}
+
+
+def _does_not_fit(
+    wanted: int, error: TooLarge, chip: Chip, attempt: Callable[[int], Report], devices: int
+) -> str:
+    says = (
+        f"config.train.batch_users: {wanted} users need {_gib(error.needed)} of each {chip.name}"
+        f" device, which has {_gib(chip.usable_hbm_bytes or 0)}"
+    )
+    largest = _largest(wanted, attempt, devices)
+    if largest:
+        return f"{says}; the largest batch that fits: {largest}"
+    return (
+        f"{says}, and one user a device does not fit either: deal parameters over more devices,"
+        " --config.mesh.fsdp or --config.mesh.tensor"
+    )
+
+
+def _largest(wanted: int, attempt: Callable[[int], Report], devices: int) -> int:
+    """The largest batch that compiles, 0 if none does; by halving users per device, then between.
+
+    Memory grows in a straight line with users, so two batches that fit tell where it ends.
+    """
+
+    def needs(users: int) -> int | None:
+        say(f"{wanted} users do not fit; trying {users * devices}")
+        try:
+            return attempt(users * devices).memory["total"]
+        except TooLarge:
+            return None
+
+    above = wanted // devices
+    below = above // 2
+    while below and (needed := needs(below)) is None:
+        above, below = below, below // 2
+    if not below:
+        return 0
+    while above - below > max(1, below // 8):
+        middle = (above + below) // 2
+        above, below = (above, middle) if needs(middle) is not None else (middle, below)
+    return below * devices
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
