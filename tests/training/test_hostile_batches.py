@@ -24,6 +24,9 @@ DEALT = {
     "everybody the same": [[[1, 2, 3], [4, 5, 6]]] * 4,
     "an ordinary user": [[[1, 2, 9], [12, 5]], [[6, 1], [11]], [[2], [3, 4]], [[10], [11, 12]]],
 }
+# Of these, all users hold the same items in one view of every pair, whatever is drawn: nobody is a
+# negative of anybody, and there is nothing to learn.
+ALL_ALIKE = {"one behaviour in each service", "items of one token"}
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +71,8 @@ def test_what_a_device_holds_may_be_next_to_nothing_or_always_the_same(trial):
 def test_all_devices_may_hold_the_same(trial, name):
     metrics, params = step_on(trial, [DEALT[name]] * DEVICES)
     assert_finite((metrics, params))
-    a_pair = all(DEALT[name][0])
-    assert (metrics["loss"] > 0) == (metrics["gradient_norm"] > 0) == a_pair
+    a_negative = all(DEALT[name][0]) and name not in ALL_ALIKE
+    assert (metrics["loss"] > 0) == (metrics["gradient_norm"] > 0) == a_negative
 
 
 def test_a_nan_would_be_seen(trial):
