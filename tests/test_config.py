@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 from dataclasses import dataclass, field
 
@@ -114,8 +115,6 @@ PRETRAIN = {
     "optim.learning_rate": 0.0,
     "checkpoint.every_steps": 0,
     "checkpoint.keep": 0,
-    "mesh.fsdp": 2,
-    "mesh.tensor": 2,
 }
 SYNTHESIZE = {
     "num_users": 0,
@@ -196,6 +195,21 @@ def test_a_training_config_that_cannot_work_names_its_key(key):
     _set(config, key, PRETRAIN[key])
     with pytest.raises(ConfigError, match=f"config.{key.replace('.', '[.]')}: ."):
         c.validate_pretrain(config)
+
+
+@pytest.mark.parametrize(
+    ("loss", "key"),
+    [
+        (c.LossConfig(temperature=1e-40), "max_logit_scale"),
+        (c.LossConfig(temperature=float("nan")), "temperature"),
+        (c.LossConfig(max_logit_scale=1e39), "max_logit_scale"),
+        (c.LossConfig(max_logit_scale=float("nan")), "max_logit_scale"),
+        (c.LossConfig(bias=-math.inf), "bias"),
+    ],
+)
+def test_a_scale_that_overflows_is_refused(loss, key):
+    with pytest.raises(ConfigError, match=f"config.loss.{key}: "):
+        c.validate_pretrain(c.PretrainConfig(loss=loss))
 
 
 @pytest.mark.parametrize(

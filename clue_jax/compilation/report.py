@@ -48,7 +48,7 @@ def report_of(
     seconds: float,
 ) -> Report:
     """Reads a compiled step, or loss."""
-    found = collectives(compiled.as_text(), work.mesh.size // slices, work.chunks)
+    found = collectives(compiled.as_text() or "", work.mesh.size // slices, work.chunks)
     flops = _flops(work, program, compiled)
     return Report(
         program=program,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from clue_jax.compilation.workload import UserProfile, Workload, assume
 from clue_jax.config import PretrainConfig, validate_pretrain
 from clue_jax.console import say
 from clue_jax.errors import ConfigError
-from clue_jax.losses.contrastive import Sharding, sharded_pair_loss
+from clue_jax.losses.contrastive import Sharding, mean_pair_loss
 from clue_jax.parallel.chips import Chip
 from clue_jax.parallel.mesh import DEVICES, make_mesh
 from clue_jax.training.step import make_step
@@ -29,11 +29,11 @@ _USED = re.compile(r"Used ([\d.]+)([KMGT]?) of")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-@dataclass(frozen=True)
 class TooLarge(Exception):
-    """The compiler refuses a program because of its memory, of which it needs so many bytes."""
+    """A program does not fit a device."""
 
-    needed: int
+    def __init__(self, needed: int):
+        self.needed = needed  # bytes
 
 
 def compile_ahead(
@@ -111,21 +111,13 @@ def _loss(work: Workload) -> jax.stages.Compiled:
     """Value and gradients of the loss of one pair of views, given the vectors."""
     config, mesh = work.config.loss, work.mesh
     sharding = Sharding(DEVICES, config.tile, config.transport, config.precision)
-    bias = config.bias if config.form.value == "sigmoid" else 0.0
-
-    def loss(x_bE: jax.Array, y_bE: jax.Array, scale: jax.Array) -> jax.Array:
-        valid_b = jnp.ones(len(x_bE), bool)
-        of_pair = sharded_pair_loss(
-            x_bE, y_bE, valid_b, scale, sharding, form=config.form, bias=bias
-        )
-        return of_pair.loss / of_pair.users
-
-    rows = P(DEVICES)
-    whole = jax.shard_map(loss, mesh=mesh, in_specs=(rows, rows, P()), out_specs=P())
+    loss = mean_pair_loss(mesh, sharding, config.form)
     shape = work.config.train.batch_users, work.config.encoder.embedding_width
-    vectors = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, rows))
-    scale = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(mesh, P()))
-    return jax.jit(jax.value_and_grad(whole, (0, 1, 2))).lower(vectors, vectors, scale).compile()
+    dealt, whole = NamedSharding(mesh, P(DEVICES)), NamedSharding(mesh, P())
+    vectors = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=dealt)
+    scalar = jax.ShapeDtypeStruct((), jnp.float32, sharding=whole)
+    gradients = jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3)))
+    return gradients.lower(vectors, vectors, scalar, scalar).compile()
 
 
 _PROGRAMS: dict[str, Callable[[Workload], jax.stages.Compiled]] = {"step": _step, "loss": _loss}
@@ -148,27 +140,23 @@ def _does_not_fit(
 
 
 def _largest(wanted: int, attempt: Callable[[int], Report], devices: int) -> int:
-    """The largest batch that compiles, 0 if none does; by halving users per device, then between.
+    """The largest batch that fits, 0 if none does, to an eighth: a try takes a minute or more."""
 
-    Memory grows in a straight line with users, so two batches that fit tell where it ends.
-    """
-
-    def needs(users: int) -> int | None:
+    def fits(users: int) -> bool:
         say(f"{wanted} users do not fit; trying {users * devices}")
         try:
-            return attempt(users * devices).memory["total"]
+            attempt(users * devices)
         except TooLarge:
-            return None
+            return False
+        return True
 
     above = wanted // devices
     below = above // 2
-    while below and (needed := needs(below)) is None:
+    while below and not fits(below):
         above, below = below, below // 2
-    if not below:
-        return 0
     while above - below > max(1, below // 8):
         middle = (above + below) // 2
-        above, below = (above, middle) if needs(middle) is not None else (middle, below)
+        above, below = (above, middle) if fits(middle) else (middle, below)
     return below * devices
 
 

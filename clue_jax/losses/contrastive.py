@@ -18,12 +18,15 @@ holds its own rows and one tile of logits (tiles.py); the other side comes to it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from clue_jax.config import LossForm, Precision, Transport
 from clue_jax.losses.tiles import Block, Logit, Sums, block_of, tiled
@@ -133,6 +136,26 @@ def sharded_pair_loss(
     scale, bias = (jnp.asarray(value, jnp.float32) for value in (scale, bias))
     anchors = _Anchors(x_bE, y_bE, scale, bias, valid_b, keys_Kb.astype(jnp.int32))
     return _pair_loss(form, sharding, varying(anchors, device))
+
+
+def mean_pair_loss(
+    mesh: Mesh, sharding: Sharding, form: LossForm = LossForm.SOFTMAX
+) -> Callable[..., jax.Array]:
+    """(x_BE, y_BE, scale, bias) -> the loss per user of global arrays, all of whom have both views.
+
+    Args:
+        mesh: over whose axes `sharding.axis` users are sharded.
+        sharding: how it is computed.
+        form: of the loss.
+    """
+
+    def device(x_bE: jax.Array, y_bE: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+        valid_b = jnp.ones(len(x_bE), bool)
+        found = sharded_pair_loss(x_bE, y_bE, valid_b, scale, sharding, form=form, bias=bias)
+        return found.loss / found.users
+
+    rows = P(sharding.axis)
+    return jax.shard_map(device, mesh=mesh, in_specs=(rows, rows, P(), P()), out_specs=P())
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -80,12 +80,20 @@ class Shards:
         for dim, axes in rule.gathered():
             used = self._used(axes)
             if FSDP in used:
-                whole = jax.lax.psum_scatter(whole, FSDP, scatter_dimension=dim, tiled=True)
+                whole = self._summed_share(whole, dim)
             if TENSOR in used:  # all devices of a group have the same gradient
                 size = whole.shape[dim] // self.mesh.shape[TENSOR]
                 start = jax.lax.axis_index(TENSOR) * size
                 whole = jax.lax.dynamic_slice_in_dim(whole, start, size, dim)
         return whole
+
+    def _summed_share(self, whole: jax.Array, dim: int) -> jax.Array:
+        if whole.ndim > 2:
+            return jax.lax.psum_scatter(whole, FSDP, scatter_dimension=dim, tiled=True)
+        # With shares in a dimension of their own, of which the TPU compiler makes a reduce-scatter;
+        # of columns of an embedding, or of stacked blocks so, it makes an all-reduce of all.
+        parts = jnp.stack(jnp.split(whole, self.mesh.shape[FSDP], dim))
+        return jax.lax.psum_scatter(parts, FSDP)
 
     def _used(self, axes: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(axis for axis in axes if self.mesh.shape[axis] > 1)

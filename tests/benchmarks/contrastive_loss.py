@@ -16,12 +16,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec as P
 
 from clue_jax.config import Precision
-from clue_jax.losses.contrastive import Sharding, sharded_pair_loss
+from clue_jax.losses.contrastive import Sharding, mean_pair_loss
 from tests.benchmarks import harness
 
 PEER = Path(__file__).parent / "peers" / "torch_clip_loss.py"
@@ -37,15 +35,9 @@ def vectors(users: int, width: int) -> list[np.ndarray]:
 def side(users: int, width: int, tile: int, dtype: str, steps: int) -> dict:
     sharding = Sharding("data", tile, precision=Precision(dtype))
     mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-
-    def loss(x_bE: jax.Array, y_bE: jax.Array, scale: jax.Array) -> jax.Array:
-        found = sharded_pair_loss(x_bE, y_bE, jnp.ones(len(x_bE), bool), scale, sharding)
-        return found.loss / found.users
-
-    rows = P("data")
-    whole = jax.shard_map(loss, mesh=mesh, in_specs=(rows, rows, P()), out_specs=P())
-    arguments = *vectors(users, width), np.float32(SCALE)
-    compiled = jax.jit(jax.value_and_grad(whole, (0, 1, 2))).lower(*arguments).compile()
+    loss = mean_pair_loss(mesh, sharding)
+    arguments = *vectors(users, width), np.float32(SCALE), np.float32(0.0)
+    compiled = jax.jit(jax.value_and_grad(loss, (0, 1, 2))).lower(*arguments).compile()
     arguments = jax.device_put(arguments, compiled.input_shardings[0])
     rate = harness.matmul_rate(dtype)
     seconds = []

@@ -57,6 +57,11 @@ def test_a_permutation_sends_its_operand():
         ("[2,4]<=[8]", 4, False),
         ("[4,2]<=[2,4]T(1,0)", 2, True),  # 0 with 4, 1 with 5, ...
         ("[4,2]<=[4,2]T(0,1)", 2, False),
+        ("mesh['a'=2,'b'=4] {'b'}", 4, False),
+        ("mesh['a'=2,'b'=4] {'a'}", 2, True),
+        ("mesh['a'=2,'b'=4] {'a','b'}", 8, True),
+        ("mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'b'}", 2, True),  # 0 with 4, 1 with 5, ...
+        ("mesh['a'=2,'b'=2], device_ids=(0,1,4,5) {'b'}", 2, False),
     ],
 )
 def test_groups_are_read_in_every_form(groups, size, crosses):

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from clue_jax.compilation.collectives import collectives
 from clue_jax.config import Transport
-from clue_jax.losses.contrastive import Sharding, sharded_pair_loss
+from clue_jax.losses.contrastive import Sharding, mean_pair_loss
 from clue_jax.losses.transports import scatter, scatter_by_lines
 
 GATHER, RING = Transport
@@ -21,16 +21,11 @@ def compiled_text(transport, batch=512, width=128):
     """Optimised HLO of the gradient of the loss of 8 devices, in tiles of 16."""
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     sharding = Sharding("data", 16, transport)
-
-    def loss(x_bE, y_bE, scale):
-        return sharded_pair_loss(x_bE, y_bE, jnp.ones(len(x_bE), bool), scale, sharding).loss
-
-    rows = P("data")
-    whole = jax.shard_map(loss, mesh=mesh, in_specs=(rows, rows, P()), out_specs=P())
+    loss = mean_pair_loss(mesh, sharding)
     vectors = jax.ShapeDtypeStruct((batch, width), jnp.float32)
     scale = jax.ShapeDtypeStruct((), jnp.float32)
-    gradients = jax.jit(jax.value_and_grad(whole, (0, 1, 2)))
-    return gradients.lower(vectors, vectors, scale).compile().as_text()
+    gradients = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))
+    return gradients.lower(vectors, vectors, scale, scale).compile().as_text()
 
 
 @pytest.mark.parametrize("transport", Transport)
