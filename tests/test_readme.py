@@ -65,7 +65,7 @@ def test_problems_are_found(monkeypatch):
 
 def test_every_stage_is_in_the_readme():
     shown = {command.split()[0] for command in commands(README)}
-    assert {"synthesize", "prepare", "train", "export", "evaluate", "report"} <= shown
+    assert {"synthesize", "prepare", "train", "export", "evaluate", "report", "compile"} <= shown
     assert "quickstart" in SETUP[0]
 
 
