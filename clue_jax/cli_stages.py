@@ -164,6 +164,7 @@ STAGES = {
                 Flag("topology", "chips of one slice, such as v5e:16x16"),
                 Flag("slices", "slices, between which only gradients travel", "1"),
                 Flag("only", "step, or loss: the loss alone at config.train.batch_users", "step"),
+                Flag("data", "dataset whose users are assumed in place of these:", optional=True),
                 Flag("services", "services of an average user", "2"),
                 Flag("behaviours", "behaviours of an average user in one service", "64"),
                 Flag("items", "distinct items of an average user", "96"),

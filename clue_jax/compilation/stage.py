@@ -9,22 +9,23 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from clue_jax import files
 from clue_jax.compilation.report import Report, lines, report_of
 from clue_jax.compilation.topology import describe_topology
-from clue_jax.compilation.workload import UserProfile, Workload, assume
+from clue_jax.compilation.workload import UserProfile, Workload, assume, profile_of
 from clue_jax.config import PretrainConfig, validate_pretrain
 from clue_jax.console import say
+from clue_jax.data.source import open_dataset
 from clue_jax.errors import ConfigError
 from clue_jax.losses.contrastive import Sharding, mean_pair_loss
 from clue_jax.parallel.chips import Chip
 from clue_jax.parallel.mesh import DEVICES, make_mesh
 from clue_jax.training.step import make_step
 
-_NUMBERS = "services", "behaviours", "items", "tokens", "vocabulary"
 _USED = re.compile(r"Used ([\d.]+)([KMGT]?) of")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -37,7 +38,13 @@ class TooLarge(Exception):
 
 
 def compile_ahead(
-    config: PretrainConfig, topology: str, slices: str, only: str, out: str, **profile: str
+    config: PretrainConfig,
+    topology: str,
+    slices: str,
+    only: str,
+    data: str,
+    out: str,
+    **profile: str,
 ) -> None:
     """Compiles the step, or the loss alone, and says what it takes of each device.
 
@@ -46,11 +53,13 @@ def compile_ahead(
         topology: such as `v5e:16x16`.
         slices: number of such slices.
         only: `step` or `loss`.
+        data: prepared dataset whose users to assume; empty: those of `profile`.
         out: file for the figures as JSON; empty: none.
         profile: of users, see `UserProfile`.
 
     Raises:
         ConfigError: something does not divide, does not exist, or does not fit; names what would.
+        DataError: the dataset is damaged.
     """
     validate_pretrain(config)
     if only not in _PROGRAMS:
@@ -58,7 +67,7 @@ def compile_ahead(
     numbers = {name: _number(name, value) for name, value in profile.items()}
     devices, chip = describe_topology(topology, _number("slices", slices))
     mesh = make_mesh(config.mesh, list(devices))
-    users = UserProfile(**{name: numbers[name] for name in _NUMBERS})
+    users = profile_of(open_dataset(data)) if data else UserProfile(**numbers)
 
     def attempt(batch_users: int) -> Report:
         at = replace(config, train=replace(config.train, batch_users=batch_users))
@@ -72,7 +81,7 @@ def compile_ahead(
     for line in lines(report):
         say(line)
     if out:
-        files.write_json(files.epath.Path(out), report.to_json())
+        files.write_json(epath.Path(out), report.to_json())
 
 
 def _number(name: str, value: str) -> int:

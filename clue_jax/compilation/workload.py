@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from clue_jax.config import PretrainConfig
 from clue_jax.data.packing import Capacity, PackedViews, empty_views
 from clue_jax.data.pairs import ViewPair, num_views, view_pairs
+from clue_jax.data.source import Dataset
 from clue_jax.errors import ConfigError
 from clue_jax.model.clue import HISTORIES, ITEMS
 from clue_jax.model.sizes import parameter_count, step_flops
@@ -39,6 +40,19 @@ class UserProfile:
                 raise ConfigError(f"--{name}={value}: at least 1")
 
 
+def profile_of(dataset: Dataset) -> UserProfile:
+    """The average training user of a prepared dataset; numbers are rounded up."""
+    users = dataset.users("train")
+    counts = users.counts()
+    return UserProfile(
+        services=len(users.services),
+        behaviours=math.ceil(counts[counts > 0].mean()),
+        items=math.ceil(len(users.item_ids) / len(users)),
+        tokens=math.ceil(len(users.tokens) / len(users.item_ids)),
+        vocabulary=dataset.tokenizer.vocab_size,
+    )
+
+
 @dataclass(frozen=True)
 class Workload:
     """One step of a run: its shapes, and what it computes on average."""
@@ -62,11 +76,11 @@ class Workload:
     def useful_flops(self) -> float:
         """Of the whole step, of real tokens and behaviours, as MFU counts."""
         users, profile = self.config.train.batch_users, self.profile
-        tokens, behaviours = profile.items * profile.tokens, profile.behaviours
-        views = users * self.capacity.views
+        length, behaviours = _within_caps(self.config, profile)
+        tokens, views = profile.items * length, users * self.capacity.views
         counts = {
             "tokens": users * tokens,
-            "token_pairs": users * tokens * profile.tokens,
+            "token_pairs": users * tokens * length,
             "behaviours": views * behaviours,
             "behaviour_pairs": views * behaviours**2,
             "views": views,
@@ -111,9 +125,8 @@ def assume(config: PretrainConfig, mesh: Mesh, profile: UserProfile) -> Workload
     encoder = config.encoder
     users = users_per_group(config.train.batch_users, mesh)
     views = num_views(profile.services, config.sampling)
-    per_view = min(profile.behaviours, encoder.max_history)
-    tokens = users * profile.items * min(profile.tokens, encoder.max_item_tokens)
-    behaviours = users * views * per_view
+    length, per_view = _within_caps(config, profile)
+    tokens, behaviours = users * profile.items * length, users * views * per_view
     item_chunks = _chunks(tokens, encoder.item_rows * encoder.row_tokens)
     view_chunks = _chunks(behaviours, encoder.history_rows * encoder.row_behaviours)
     capacity = Capacity(
@@ -124,6 +137,15 @@ def assume(config: PretrainConfig, mesh: Mesh, profile: UserProfile) -> Workload
         view_chunks=math.ceil(_HEADROOM * view_chunks) + 1,
     )
     return Workload(config, mesh, profile, capacity, item_chunks, view_chunks)
+
+
+def _within_caps(config: PretrainConfig, profile: UserProfile) -> tuple[int, int]:
+    """Tokens of an item and behaviours of a view."""
+    encoder = config.encoder
+    return (
+        min(profile.tokens, encoder.max_item_tokens),
+        min(profile.behaviours, encoder.max_history),
+    )
 
 
 def _chunks(units: int, slots: int) -> int:

@@ -4,11 +4,12 @@ import dataclasses
 import json
 
 import jax
+import numpy as np
 import pytest
 
 from clue_jax.compilation import stage
 from clue_jax.compilation.report import lines
-from clue_jax.compilation.workload import UserProfile, assume
+from clue_jax.compilation.workload import UserProfile, assume, profile_of
 from clue_jax.config import (
     EncoderConfig,
     MeshConfig,
@@ -16,6 +17,7 @@ from clue_jax.config import (
     TrainConfig,
     TransformerConfig,
 )
+from clue_jax.data.source import open_dataset
 from clue_jax.errors import ConfigError
 from clue_jax.model.sizes import step_flops
 from clue_jax.parallel.chips import chip_of_topology
@@ -154,6 +156,17 @@ def test_what_the_chip_cannot_hold_is_too_large():
 def test_what_cannot_work_is_refused(flags, problem, capfd):
     run_stage("compile", "--config=configs/pods.py:160M_v5e_256", *flags, code=2)
     assert problem in capfd.readouterr().err
+
+
+def test_users_may_be_those_of_a_dataset(smoke_data):
+    dataset = open_dataset(smoke_data)
+    users, found = dataset.users("train"), profile_of(dataset)
+    assert found.services == len(users.services) == dataset.users("train").counts().shape[1]
+    assert 0 <= found.items - len(users.item_ids) / len(users) < 1
+    assert 0 <= found.tokens - np.diff(users.token_offsets).mean() < 1
+    assert found.vocabulary == dataset.manifest["vocab_size"]
+    counts = users.counts()
+    assert 0 <= found.behaviours - counts.sum() / (counts > 0).sum() < 1
 
 
 def test_users_that_are_none_are_refused():

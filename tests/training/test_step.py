@@ -11,6 +11,7 @@ from clue_jax.config import (
     AttentionKernel,
     EncoderConfig,
     LossConfig,
+    LossForm,
     MeshConfig,
     OptimConfig,
     Precision,
@@ -115,6 +116,17 @@ def test_twenty_steps_are_the_same_on_any_shape_of_mesh(alone, data, fsdp, tenso
     largest = trial.state.params["encoder"]["item"]["stack"]["blocks"]["mlp"]["up"]
     parts = {shard.data.size for shard in largest.addressable_shards}
     assert parts == {largest.size // (fsdp * tensor)}
+
+
+@pytest.mark.parametrize("form", LossForm)
+def test_neither_does_the_mesh_change_a_bag_of_items(form):
+    config = config_of(form=form)
+    config.encoder.item = config.encoder.service = TransformerConfig(num_layers=0)
+    config.encoder.project, config.encoder.normalize_items = False, True
+    alone = Trial(config).run(10)
+    dealt = Trial(config, devices=8, data=2, fsdp=2, tensor=2).run(10)
+    for key in ("loss", "gradient_norm", "logit_scale"):
+        np.testing.assert_allclose(dealt.values(key), alone.values(key), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("axes", [{"data": 2}, {"fsdp": 2, "tensor": 2}])
