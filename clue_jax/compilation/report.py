@@ -147,10 +147,14 @@ def lines(report: Report) -> list[str]:
     """The report for a terminal of 100 columns."""
     mesh = " x ".join(f"{axis} {n}" for axis, n in report.mesh.items() if n > 1) or "data 1"
     slices = f"{report.slices} slices of " if report.slices > 1 else ""
-    what = f"{report.parameters:,} parameters, " if report.parameters else "the loss alone, "
+    what = (
+        f"{report.parameters:,} parameters, "
+        if report.parameters
+        else "the loss alone, without keys, "
+    )
     head = [
-        f"{slices}{report.topology}, {report.devices} devices, mesh {mesh}: {what}"
-        f"{report.batch_users:,} users a batch; compiled in {report.compile_seconds:.0f} s"
+        f"{slices}{report.topology}, {report.devices} devices, mesh {mesh}: {what},"
+        f" {report.batch_users:,} users a batch; compiled in {report.compile_seconds:.0f} s"
     ]
     if report.profile:
         head.append(

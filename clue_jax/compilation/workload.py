@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import jax
 from jax.sharding import Mesh
 
-from clue_jax.config import PretrainConfig
+from clue_jax.config import PretrainConfig, Remat
 from clue_jax.data.packing import Capacity, PackedViews, empty_views
 from clue_jax.data.pairs import ViewPair, num_views, view_pairs
 from clue_jax.data.source import Dataset
@@ -75,21 +75,25 @@ class Workload:
 
     def useful_flops(self) -> float:
         """Of the whole step, of real tokens and behaviours, as MFU counts."""
-        users, profile = self.config.train.batch_users, self.profile
-        length, behaviours = _within_caps(self.config, profile)
-        tokens, views = profile.items * length, users * self.capacity.views
+        users, profile, config = self.config.train.batch_users, self.profile, self.config
+        length, behaviours = _within_caps(config, profile)
+        tokens, whole = profile.items * length, profile.services * behaviours
+        # Two parts of each history have its behaviours once more, and half its pairs.
+        parts = config.sampling.within_service_weight > 0
         counts = {
             "tokens": users * tokens,
             "token_pairs": users * tokens * length,
-            "behaviours": views * behaviours,
-            "behaviour_pairs": views * behaviours**2,
-            "views": views,
+            "behaviours": users * whole * (2 if parts else 1),
+            "behaviour_pairs": users * whole * behaviours * (1.5 if parts else 1),
+            "views": users * self.capacity.views,
         }
-        return step_flops(self.config.encoder, counts, users, len(self.pairs))
+        return step_flops(config.encoder, counts, users, len(self.pairs))
 
     def executed_flops(self) -> float:
-        """Of the whole step with what is computed once more on the way back."""
-        return self.useful_flops() * 4 / 3  # forward, again, and twice that for gradients
+        """Of the whole step with what is computed once more on the way back, attention aside."""
+        # Forward, and twice that for gradients; a chunk's forward again, and its blocks' once more.
+        again = 2 if self.config.encoder.remat is Remat.FULL else 1
+        return self.useful_flops() * (3 + again) / 3
 
     def state(self) -> TrainState:
         """Shapes of the state, lying as on the mesh."""
@@ -126,7 +130,8 @@ def assume(config: PretrainConfig, mesh: Mesh, profile: UserProfile) -> Workload
     users = users_per_group(config.train.batch_users, mesh)
     views = num_views(profile.services, config.sampling)
     length, per_view = _within_caps(config, profile)
-    tokens, behaviours = users * profile.items * length, users * views * per_view
+    parts = 2 if config.sampling.within_service_weight > 0 else 1
+    tokens, behaviours = users * profile.items * length, users * profile.services * per_view * parts
     item_chunks = _chunks(tokens, encoder.item_rows * encoder.row_tokens)
     view_chunks = _chunks(behaviours, encoder.history_rows * encoder.row_behaviours)
     capacity = Capacity(

@@ -180,7 +180,7 @@ class CheckpointConfig:
 
 @dataclass
 class MeshConfig:
-    """Devices along each mesh axis; -1 once: what is left (parallel/mesh.py)."""
+    """Devices along each mesh axis (parallel/mesh.py); -1 once: what is left."""
 
     data: int = -1  # users; parameters are copies
     fsdp: int = 1  # users; parameters and optimizer state lie in shards
@@ -236,18 +236,15 @@ def validate_pretrain(config: PretrainConfig) -> None:
 
 def _validate_loss(loss: LossConfig) -> None:
     require(loss.temperature > 0, "loss.temperature", f"{loss.temperature} must be above 0")
-    require(loss.tile >= 1, "loss.tile", f"{loss.tile} must be at least 1")
+    require(loss.tile >= 1, "loss.tile", "must be at least 1")
     require(abs(loss.bias) <= MAX_SCALE, "loss.bias", f"{loss.bias}: {MAX_SCALE:g} at most")
     require(
         1.0 <= loss.temperature * loss.max_logit_scale,
         "loss.max_logit_scale",
         f"{loss.max_logit_scale} is below the initial scale, 1 / {loss.temperature}",
     )
-    require(
-        loss.max_logit_scale <= MAX_SCALE,
-        "loss.max_logit_scale",
-        f"{loss.max_logit_scale}: {MAX_SCALE:g} at most, beyond which rounding decides",
-    )
+    problem = f"{loss.max_logit_scale}: {MAX_SCALE:g} at most, beyond which rounding decides"
+    require(loss.max_logit_scale <= MAX_SCALE, "loss.max_logit_scale", problem)
 
 
 def _validate_pair_weights(pair_weights: tuple[PairWeight, ...]) -> None:

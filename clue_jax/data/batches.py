@@ -73,13 +73,8 @@ class TrainBatches:
         )
         stats = {key: sum(count[key] for count in counts) for key in counts[0]}
         work = [block_slots(count, self.config.encoder) for count in counts]
-        # The step takes as long as if every group computed what the busiest does.
-        stats |= {"block_slots": sum(work), "busiest_slots": len(work) * max(work)}
+        stats |= {"block_slots": sum(work), "busiest_slots": max(work), "groups": len(work)}
         return PackedViews(*(np.stack(arrays) for arrays in zip(*packed, strict=True))), stats
-
-    def of_all_hosts(self, count: int) -> float:
-        """A count of this host's stats for the whole batch, if other hosts' users are alike."""
-        return count * user_groups(self.mesh) / len(self.groups)
 
     def _group_share(self, indices: np.ndarray, step: int) -> tuple[PackedViews, dict[str, int]]:
         config = self.config

@@ -1,7 +1,7 @@
-"""Views of one device's users -> distinct items, packed rows in static buffers.
+"""Views of a group's users -> distinct items, packed rows in static buffers.
 
 Logs repeat items, and item texts are short and uneven; a padded [users, behaviours, tokens] tensor
-is mostly padding. Here each distinct item of a device's users is stored once, its tokens lie end to
+is mostly padding. Here each distinct item of a group's users is stored once, its tokens lie end to
 end with others' in rows of `L` slots, and histories are packed the same way over positions in the
 item table. Rows are computed in chunks; the buffers hold the worst case, but only the chunks in use
 are computed (model/chunked.py), so shapes never change during a run.
@@ -25,7 +25,7 @@ Array = Any  # NumPy on the host, jax.Array on devices
 
 
 class PackedViews(NamedTuple):
-    """The views of one device's users in static buffers (leading dimension: chunk).
+    """The views of one group's users in static buffers (leading dimension: chunk).
 
     Items and views are numbered in the order in which chunks hold them, so that a chunk writes one
     contiguous stretch of its table.
@@ -60,7 +60,7 @@ class Capacity:
 
     users: int  # b
     views: int  # V
-    items: int  # U: distinct items of a device
+    items: int  # U: distinct items of a group
     item_chunks: int
     view_chunks: int
 
@@ -68,7 +68,7 @@ class Capacity:
 def capacity_for(
     users: Users, config: EncoderConfig, batch: int, views: int, *, parts: bool = False
 ) -> Capacity:
-    """Buffer sizes for any `batch` users of `users` on one device.
+    """Buffer sizes for any `batch` users of `users` in one group of devices.
 
     The bounds are sums over the `batch` heaviest users, and no more than all distinct items there
     are, so nothing can overflow.
@@ -76,7 +76,7 @@ def capacity_for(
     Args:
         users: every user that may be drawn.
         config: caps on items and histories, sizes of chunks.
-        batch: b, users on one device.
+        batch: b, users of one group.
         views: V.
         parts: whether views repeat each history once more (within-service pairs).
     """
@@ -132,7 +132,7 @@ def pack_views(
     config: EncoderConfig,
     draws: Draws | None = None,
 ) -> tuple[PackedViews, dict[str, int]]:
-    """Packs one device's views into static buffers.
+    """Packs one group's views into static buffers.
 
     Args:
         users: at most b users.

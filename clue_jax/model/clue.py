@@ -18,10 +18,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
-from clue_jax.config import EncoderConfig, LossForm, PretrainConfig
+from clue_jax.config import AttentionKernel, EncoderConfig, LossForm, PretrainConfig
 from clue_jax.data.packing import PackedViews
 from clue_jax.model.attention import choose_kernels
-from clue_jax.model.chunked import Chunks, Transfer, table_of_chunks
+from clue_jax.model.chunked import Chunks, Compute, Transfer, table_of_chunks
 from clue_jax.model.item_encoder import ItemEncoder, token_embedding
 from clue_jax.model.layers import Skips, compute_dtype
 from clue_jax.model.service_encoder import ServiceEncoder
@@ -84,31 +84,10 @@ def encode(
         z_VbE: float32 unit vectors, zero where a user lacks a view.
         present_Vb: bool.
     """
-    item_graph, service_graph = _graphs(config)
     # A traced index cannot index NumPy.
     params, packed = jax.tree.map(jnp.asarray, (params, packed))
-    kernels = choose_kernels(config, backend_of(mesh))
     tensor = TENSOR if mesh and mesh.shape[TENSOR] > 1 else ""
-
-    def skips(bits_U: jax.Array) -> Skips | None:
-        return Skips(bits_U, layer_dropout) if layer_dropout else None
-
-    def chunk_of_items(
-        params: Params, x_RLD: jax.Array, fixed: tuple[jax.Array, jax.Array]
-    ) -> jax.Array:
-        item_RL, bits_U = fixed
-        encoder = nnx.merge(item_graph, params)
-        return encoder(x_RLD, item_RL, config.chunk_items, kernels.items, skips(bits_U), tensor)
-
-    def chunk_of_views(
-        params: Params, items_RTD: jax.Array, fixed: tuple[jax.Array, jax.Array]
-    ) -> jax.Array:
-        view_RT, bits_V = fixed
-        encoder = nnx.merge(service_graph, params)
-        return encoder(
-            items_RTD, view_RT, config.chunk_views, kernels.histories, skips(bits_V), tensor
-        )
-
+    chunk_of_items, chunk_of_views = _levels(config, layer_dropout, backend_of(mesh), tensor)
     item_chunks, view_chunks = _chunks_of(packed, bool(tensor))
     shards = Shards(mesh, compute_dtype(config.precision)) if mesh else None
     with jax.named_scope(ITEMS):
@@ -133,6 +112,30 @@ def encode(
     return jnp.where(present_Vb[..., None], z_NE[packed.view_slot_Vb], 0.0), present_Vb
 
 
+def _levels(
+    config: EncoderConfig, layer_dropout: float, backend: str, tensor: str
+) -> tuple[Compute, Compute]:
+    """A chunk of items, and of views, as functions of parameters, vectors and what is fixed."""
+    kernels = choose_kernels(config, backend)
+
+    def level(graph: Any, segments: int, kernel: AttentionKernel) -> Compute:
+        def chunk(
+            params: Params, x_RLD: jax.Array, fixed: tuple[jax.Array, jax.Array]
+        ) -> jax.Array:
+            segment_RL, bits_U = fixed
+            skips = Skips(bits_U, layer_dropout) if layer_dropout else None
+            encoder = nnx.merge(graph, params)
+            return encoder(x_RLD, segment_RL, segments, kernel, skips, tensor)
+
+        return chunk
+
+    items, histories = _graphs(config)
+    return (
+        level(items, config.chunk_items, kernels.items),
+        level(histories, config.chunk_views, kernels.histories),
+    )
+
+
 def backend_of(mesh: Mesh | None) -> str:
     """What it is compiled for, `cpu`, `gpu` or `tpu`: not always where we are."""
     return mesh.devices.flat[0].platform if mesh else jax.default_backend()
@@ -155,8 +158,10 @@ def _transfer(shards: Shards | None, lookup_name: str = "") -> Transfer:
 def _chunks_of(packed: PackedViews, together: bool) -> tuple[Chunks, Chunks]:
     """The chunks of items, which look up tokens, and of views, which look up items.
 
-    Where a chunk sends, all devices go through their loops `together`; what a device has no chunk
-    for is padding, whose vectors and gradients are zero.
+    Where chunks send, all devices go through their loops `together`: the groups that exchange have
+    equal counts anyway, but no compiler is asked to schedule the exchanges of groups that are at
+    different places of a program. What a device has no chunk for is padding, of which vectors and
+    gradients are zero.
     """
 
     def count(own: jax.Array) -> jax.Array:

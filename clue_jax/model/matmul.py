@@ -25,8 +25,10 @@ def linear(x: jax.Array, weight: jax.Array, sum_over: str = "") -> jax.Array:
 
     Args:
         x: [..., D] activations, in the compute type.
-        weight: [D, ...] parameters; the gradient of float32 ones is never rounded.
-        sum_over: mesh axis over which D is parted; empty: none.
+        weight: [D, ...] parameters; the gradient of float32 ones is never rounded, that of ones
+            gathered in the type of `x` once for each call.
+        sum_over: mesh axis over which D is parted; parts are rounded to the type of `x` before
+            their sum, which halves what is sent; empty: none.
 
     Returns:
         [..., ...] in the type of `x`.

@@ -51,8 +51,8 @@ def _total(x: jax.Array, axis: str) -> jax.Array:
 class Shards:
     """Parameters that lie in shards: whole while they are computed with, gradients in shards again.
 
-    Gathered in the compute type and once a step, their gradients are added up in float32: 6 bytes a
-    parameter in bfloat16, and half the traffic of float32.
+    Gathered in the compute type and once a step, their gradients are rounded to it for each chunk
+    and added up in float32: 6 bytes a parameter in bfloat16, and half the traffic of float32.
     """
 
     mesh: Mesh

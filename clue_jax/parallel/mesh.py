@@ -33,11 +33,14 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     """
     devices = jax.devices() if devices is None else devices
     sizes = _sizes(config, len(devices))
-    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    # Elsewhere a "slice" may be a mere node, whose links nobody has described to XLA.
+    on_tpu = devices[0].platform == "tpu"
+    slices = len({getattr(device, "slice_index", 0) for device in devices}) if on_tpu else 1
     if sizes[DATA] % slices:
         raise ConfigError(
             f"config.mesh.data: {sizes[DATA]} does not part {slices} slices, between which only"
-            f" gradients should travel; a multiple of {slices} does"
+            f" gradients should travel; it needs to be a multiple of {slices}, so that fsdp and"
+            " tensor lie inside a slice"
         )
     shape = tuple(sizes.values())
     if slices > 1:

@@ -1,27 +1,36 @@
-"""Start-up of a process that is one of several of the same job."""
+"""Processes of the same job: how they find each other, and what one does for all."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
+from clue_jax import errors
 from clue_jax.console import silence
-from clue_jax.errors import ConfigError
+from clue_jax.errors import ClueError, ConfigError
 
 # A lost process is noticed after this long; the default of 100 s holds a whole pod.
 HEARTBEAT_SECONDS = 10
-_BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+SHUTDOWN_SECONDS = 30
+_ADDRESS, _COUNT, _NUMBER = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
 
 def join_processes() -> None:
     """Joins the other processes of the job, if the environment says that there are any.
 
-    By hand with JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or as JAX
-    finds them on SLURM, under MPI and on TPU pods. To be called before any device is looked at.
+    By hand with JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID. With
+    JAX_NUM_PROCESSES=auto as JAX itself finds them (TPU pods, SLURM, MPI, Kubernetes), which is
+    also tried where srun, mpirun or a TPU pod's variables are seen. To be called before any device
+    is looked at.
 
     Raises:
-        ConfigError: only some of the three variables are there, or they are no such numbers.
+        ConfigError: only some of the variables are there, they are no such numbers, or nothing was
+            found.
     """
     if not jax.distributed.is_initialized():
         _join()
@@ -30,34 +39,75 @@ def join_processes() -> None:
 
 
 def _join() -> None:
-    given = {name: os.environ[name] for name in _BY_HAND if os.environ.get(name)}
-    if "JAX_NUM_PROCESSES" in given or "JAX_PROCESS_ID" in given:
+    given = {name: os.environ[name] for name in (_ADDRESS, _COUNT, _NUMBER) if name in os.environ}
+    initialize = partial(
+        jax.distributed.initialize,
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+    )
+    asked = given.get(_COUNT) == "auto"
+    if given and not asked:
         count, number = _numbers(given)
-        jax.distributed.initialize(
-            given["JAX_COORDINATOR_ADDRESS"],
-            count,
-            number,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-        )
-    elif _scheduled():
-        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+        initialize(given[_ADDRESS], count, number)
+    elif asked or _scheduled():
+        try:
+            initialize()
+        except ValueError as error:
+            raise ConfigError(
+                f"{_COUNT}: the processes of this job were not found: {error}"
+            ) from error
 
 
 def _numbers(given: dict[str, str]) -> tuple[int, int]:
-    missing = [name for name in _BY_HAND if name not in given]
+    missing = [name for name in (_ADDRESS, _COUNT, _NUMBER) if name not in given]
     if missing:
         raise ConfigError(f"{', '.join(missing)}: not in the environment, but {', '.join(given)}")
-    words = given["JAX_NUM_PROCESSES"], given["JAX_PROCESS_ID"]
-    if not all(word.isdecimal() for word in words) or not int(words[1]) < int(words[0]):
+    if not all(given[name].isdecimal() for name in (_COUNT, _NUMBER)) or not int(
+        given[_NUMBER]
+    ) < int(given[_COUNT]):
         raise ConfigError(
-            f"JAX_PROCESS_ID={words[1]}: processes are numbered from 0 and below"
-            f" JAX_NUM_PROCESSES={words[0]}"
+            f"{_NUMBER}={given[_NUMBER]}: processes are numbered from 0 and below"
+            f" {_COUNT}={given[_COUNT]}"
         )
-    return int(words[0]), int(words[1])
+    return int(given[_COUNT]), int(given[_NUMBER])
 
 
 def _scheduled() -> bool:
-    """Whether a scheduler started several processes, in a way that JAX can tell."""
-    counts = (os.environ.get(name, "1") for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
-    several_hosts = "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
-    return several_hosts or any(count.isdecimal() and int(count) > 1 for count in counts)
+    """Whether the environment of one of several processes is seen."""
+
+    def several(name: str) -> bool:
+        return os.environ.get(name, "").isdecimal() and int(os.environ[name]) > 1
+
+    # In the shell of a SLURM job, outside srun, there is one process whatever the job has.
+    by_slurm = several("SLURM_NTASKS") and "SLURM_STEP_NODELIST" in os.environ
+    hosts = (os.environ.get(n, "") for n in ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"))
+    on_pod = any("," in names for names in hosts) or several("MEGASCALE_NUM_SLICES")
+    return by_slurm or on_pod or several("OMPI_COMM_WORLD_SIZE")
+
+
+def first_alone(action: Callable[[], object]) -> None:
+    """Runs something in process 0 alone; where it fails there, every process fails like it.
+
+    Raises:
+        ClueError: what process 0 raised; elsewhere its class.
+    """
+    failure: ClueError | None = None
+    if jax.process_index() == 0:
+        try:
+            action()
+        except ClueError as error:
+            failure = error
+    if jax.process_count() > 1:
+        own = np.int32(failure.exit_code if failure else 0)
+        code = int(multihost_utils.broadcast_one_to_all(own))
+        if code and failure is None:
+            raise _KINDS[code]("process 0 could not go on; its own output says why")
+    if failure is not None:
+        raise failure
+
+
+_KINDS: dict[int, type[ClueError]] = {
+    kind.exit_code: kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, ClueError)
+}

@@ -102,13 +102,14 @@ def _check_divides(name: str, number: int, size: int, axes: Axes, mesh: Mesh) ->
     for axis in axes:
         parts *= mesh.shape[axis]
     if size % parts:
-        valid = [n for n in range(1, size + 1) if size % n == 0]
+        # Of what divides, only what parts the devices as well is of use.
+        valid = [n for n in range(1, size + 1) if size % n == 0 and mesh.size % n == 0]
         below = max(n for n in valid if n < parts or n == 1)
-        above = min((n for n in valid if n > parts), default=size)
+        nearest = {below, min((n for n in valid if n > parts), default=below)}
         keys = " x ".join(f"config.mesh.{axis}" for axis in axes)
         raise ConfigError(
             f"{keys}: {name} has {size} in dimension {number}, which do not divide over"
-            f" {parts} devices; nearest: {' or '.join(map(str, sorted({below, above})))}"
+            f" {parts} devices; nearest: {' or '.join(map(str, sorted(nearest)))}"
         )
 
 

@@ -8,15 +8,12 @@ row up to k is on disk before it.
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from clue_jax.config import PretrainConfig, validate_pretrain
@@ -27,12 +24,15 @@ from clue_jax.data.source import open_dataset
 from clue_jax.errors import NonFiniteError, Preempted
 from clue_jax.files import lease
 from clue_jax.model.sizes import step_flops
-from clue_jax.parallel.mesh import make_mesh, users_per_group
+from clue_jax.parallel.mesh import make_mesh, user_groups, users_per_group
+from clue_jax.parallel.processes import first_alone
 from clue_jax.training.banner import compiled_line, run_lines
 from clue_jax.training.checkpoint import Checkpoints
-from clue_jax.training.metrics import MetricsWriter, Row, peak_flops, say_row
+from clue_jax.training.meter import Meter
+from clue_jax.training.metrics import MetricsWriter, peak_flops, say_row
 from clue_jax.training.optim import make_schedule
 from clue_jax.training.run_directory import open_run
+from clue_jax.training.signals import Signals
 from clue_jax.training.state import TrainState, init_state, state_shardings
 from clue_jax.training.step import make_step
 from clue_jax.training.validation import Validation
@@ -55,8 +55,8 @@ def train(config: PretrainConfig, data: str, workdir: str) -> None:
     state_shardings(config, mesh)
     dataset = open_dataset(data)
     directory = epath.Path(workdir)
-    lock = lease(directory / "lock") if jax.process_index() == 0 else contextlib.nullcontext()
-    with lock, _Signals() as signals:
+    with contextlib.ExitStack() as held, Signals() as signals:
+        first_alone(lambda: held.enter_context(lease(directory / "lock")))
         open_run(directory, config, dataset)
         batches = TrainBatches(dataset.users("train"), config, dataset.fingerprint, mesh)
         validation = None
@@ -67,39 +67,6 @@ def train(config: PretrainConfig, data: str, workdir: str) -> None:
             run.compute(signals)
         finally:
             run.close()
-
-
-class _Signals:
-    """Remembers SIGTERM and SIGINT, so that the loop can save before it stops.
-
-    Of several processes all must stop at the same step, also where one alone was told. JAX's
-    service for that listens to SIGTERM itself.
-    """
-
-    def __init__(self) -> None:
-        self.received: signal.Signals | None = None
-        self._several = jax.process_count() > 1
-
-    def __enter__(self) -> _Signals:
-        self._previous = {}
-        kinds = () if self._several else (signal.SIGTERM, signal.SIGINT)
-        with contextlib.suppress(ValueError):  # only the main thread may set handlers
-            for kind in kinds:
-                self._previous[kind] = signal.signal(kind, self._remember)
-        return self
-
-    def _remember(self, number: int, frame: Any) -> None:
-        self.received = signal.Signals(number)
-
-    def stop_after(self, step: int) -> bool:
-        """Whether this step is the last one; the same in every process, each asking once a step."""
-        if self._several and multihost_utils.reached_preemption_sync_point(step):
-            self.received = signal.SIGTERM
-        return self.received is not None
-
-    def __exit__(self, *exception: object) -> None:
-        for kind, handler in self._previous.items():
-            signal.signal(kind, handler)
 
 
 class Run:
@@ -149,9 +116,9 @@ class Run:
             step, restored.parts["params"], restored.parts["optimizer"]
         ), restored.step
 
-    def compute(self, signals: _Signals) -> None:
+    def compute(self, signals: Signals) -> None:
         """Runs the steps that are left; see the module's docstring for their order."""
-        steps, meter = self.config.train.steps, _Meter()
+        steps, meter = self.config.train.steps, Meter(user_groups(self.mesh))
         dispatched: tuple[Batch, float, dict[str, jax.Array]] | None = None
         with contextlib.closing(self.batches.prefetch(self.first, steps)) as prefetched:
             compiled = None
@@ -190,7 +157,7 @@ class Run:
         every = [train.log_every, train.eval_every, self.config.checkpoint.every_steps]
         return done == train.steps or any(n and done % n == 0 for n in every)
 
-    def _finish_step(self, done: int, meter: _Meter, stopping: bool) -> None:
+    def _finish_step(self, done: int, meter: Meter, stopping: bool) -> None:
         train, last = self.config.train, done == self.config.train.steps
         if done % train.log_every == 0 or last or stopping:
             self._log(done, meter)
@@ -208,13 +175,13 @@ class Run:
             parts = {"params": self.state.params, "optimizer": self.state.opt_state}
             self.checkpoints.save(done, parts, scores)
 
-    def _log(self, done: int, meter: _Meter) -> None:
+    def _log(self, done: int, meter: Meter) -> None:
         config = self.config
-        row = meter.row(done)
+        counts = meter.counts()
+        row = meter.row(done, counts)
         row["learning_rate"] = float(self.schedule(done - 1))
         batch = config.train.batch_users
         row["users_per_second"] = batch * meter.steps / meter.seconds
-        counts = {key: self.batches.of_all_hosts(count) for key, count in meter.stats.items()}
         pairs = meter.steps * len(self.pairs)
         rate = step_flops(config.encoder, counts, batch, pairs) / meter.seconds
         row["flops_per_second"] = rate
@@ -234,42 +201,3 @@ class Run:
     def close(self) -> None:
         self.writer.close()
         self.checkpoints.close()
-
-
-class _Meter:
-    """Averages over the steps since the last row."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        self.steps, self.waited = 0, 0.0
-        self.sums: dict[str, float] = {}
-        self.stats: dict[str, int] = {}
-        self.began = time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self.began
-
-    def add(self, batch: Batch, waited: float, metrics: dict[str, jax.Array]) -> None:
-        """Reads the metrics of a step, which waits until the device has finished it."""
-        self.steps += 1
-        self.waited += waited
-        for key, value in jax.device_get(metrics).items():
-            self.sums[key] = self.sums.get(key, 0.0) + float(value)
-        for key, count in batch.stats.items():
-            self.stats[key] = self.stats.get(key, 0) + count
-
-    def row(self, done: int) -> Row:
-        means = {key: total / self.steps for key, total in self.sums.items()}
-        return {
-            "step": done,
-            **means,
-            "data_wait": self.waited / self.seconds,
-            "fill": self.stats["tokens"] / max(1, self.stats["token_slots"]),
-            "imbalance": self.stats["busiest_slots"] / max(1, self.stats["block_slots"]),
-            "truncated": self.stats["truncated"] / max(1, self.stats["items"]),
-            "tokens_per_second": self.stats["tokens"] / self.seconds,
-            "time": time.time(),
-        }

@@ -33,7 +33,7 @@ def imbalance(users: Users, per_device: int) -> float:
     mesh = make_mesh(MeshConfig())
     dealt = batches.TrainBatches(users, config, FINGERPRINT, mesh)
     stats = [dealt.host_batch(step)[1] for step in range(STEPS)]
-    return sum(s["busiest_slots"] for s in stats) / sum(s["block_slots"] for s in stats)
+    return DEVICES * sum(s["busiest_slots"] for s in stats) / sum(s["block_slots"] for s in stats)
 
 
 def in_order(loads: np.ndarray, devices: int) -> np.ndarray:

@@ -113,7 +113,7 @@ def test_the_loss_alone_has_four_products_and_its_own_traffic():
     found = report("loss")
     assert found.flops["executed"] == 4 * 2 * 64 * 64 * 16 / 8
     assert {"all-gather", "reduce-scatter"} <= {row["kind"] for row in found.collectives}
-    assert any("the loss alone, 64 users" in line for line in lines(found))
+    assert any("the loss alone, without keys, 64 users" in line for line in lines(found))
 
 
 def test_a_batch_that_does_not_fit_names_the_largest_that_does():

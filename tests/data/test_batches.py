@@ -85,8 +85,11 @@ def test_counts_are_summed_over_devices_and_the_busiest_is_known():
     work = slots * (encoder.item.num_layers + 1)
     slots = packed.num_view_chunks * encoder.history_rows * encoder.row_behaviours
     work = work + slots * (encoder.service.num_layers + 1)
-    assert stats["block_slots"] == work.sum() and stats["busiest_slots"] == 8 * work.max()
-    assert alone["block_slots"] == alone["busiest_slots"]
+    assert stats["block_slots"] == work.sum() and stats["busiest_slots"] == work.max()
+    assert alone["block_slots"] == alone["busiest_slots"] and (
+        stats["groups"],
+        alone["groups"],
+    ) == (8, 1)
 
 
 def test_prefetch_gives_the_steps_in_order_wherever_it_starts():
