@@ -153,8 +153,8 @@ def lines(report: Report) -> list[str]:
         else "the loss alone, without keys, "
     )
     head = [
-        f"{slices}{report.topology}, {report.devices} devices, mesh {mesh}: {what},"
-        f" {report.batch_users:,} users a batch; compiled in {report.compile_seconds:.0f} s"
+        f"{slices}{report.topology}, {report.devices} devices, mesh {mesh}: {what}"
+        f"{report.batch_users:,} users a batch; compiled in {report.compile_seconds:.0f} s"
     ]
     if report.profile:
         head.append(

@@ -23,7 +23,7 @@ from clue_jax.data.source import open_dataset
 from clue_jax.errors import ConfigError
 from clue_jax.losses.contrastive import Sharding, mean_pair_loss
 from clue_jax.parallel.chips import Chip
-from clue_jax.parallel.mesh import DEVICES, make_mesh
+from clue_jax.parallel.mesh import INNER_FIRST, make_mesh
 from clue_jax.training.step import make_step
 
 _USED = re.compile(r"Used ([\d.]+)([KMGT]?) of")
@@ -119,10 +119,10 @@ def _step(work: Workload) -> jax.stages.Compiled:
 def _loss(work: Workload) -> jax.stages.Compiled:
     """Value and gradients of the loss of one pair of views, given the vectors."""
     config, mesh = work.config.loss, work.mesh
-    sharding = Sharding(DEVICES, config.tile, config.transport, config.precision)
+    sharding = Sharding(INNER_FIRST, config.tile, config.transport, config.precision)
     loss = mean_pair_loss(mesh, sharding, config.form)
     shape = work.config.train.batch_users, work.config.encoder.embedding_width
-    dealt, whole = NamedSharding(mesh, P(DEVICES)), NamedSharding(mesh, P())
+    dealt, whole = NamedSharding(mesh, P(INNER_FIRST)), NamedSharding(mesh, P())
     vectors = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=dealt)
     scalar = jax.ShapeDtypeStruct((), jnp.float32, sharding=whole)
     gradients = jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3)))

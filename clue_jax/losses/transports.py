@@ -29,13 +29,25 @@ from clue_jax.losses.tiles import (
 Axis = str | tuple[str, ...]
 LogSums = tuple[jax.Array, jax.Array]  # [T, t] of rows and of columns
 Pair = tuple[Any, Any]  # of a device: the half that travels to the left, and the other
+Tree = TypeVar("Tree")
 Rows = TypeVar("Rows")
 Columns = TypeVar("Columns")
 
 
-def gather(columns: Block, axis: Axis) -> Block:
-    """The tiles of all devices, in order."""
-    return Block(*(jax.lax.all_gather(part, axis, tiled=True) for part in columns))
+def gather(tree: Tree, axis: Axis) -> Tree:
+    """The leaves of all devices, in order, along their first dimension."""
+
+    def at_once(part: jax.Array) -> jax.Array:
+        return jax.lax.all_gather(part, axis, tiled=True)
+
+    def by_groups(part: jax.Array) -> jax.Array:
+        for names, groups in reversed(_in_groups(axis)):
+            part = jax.lax.all_gather(part, names, tiled=True, axis_index_groups=groups)
+        return part
+
+    return jax.tree.map(
+        lambda part: jax.lax.platform_dependent(part, tpu=by_groups, default=at_once), tree
+    )
 
 
 def gather_sums(
@@ -44,7 +56,7 @@ def gather_sums(
     """The sums of this device's rows, and of its columns over all devices' rows."""
     by_row, parts = add_block(form, logit, rows, gathered, Sums.none(rows))
     largest = jax.lax.pmax(parts.largest_Tt, axis)
-    total = jax.lax.psum_scatter(parts.total_at(form, largest), axis, tiled=True)
+    total = scatter(parts.total_at(form, largest), axis)
     own = jax.lax.dynamic_slice_in_dim(largest, jax.lax.axis_index(axis) * len(total), len(total))
     return by_row, Sums(own, total)
 
@@ -54,7 +66,7 @@ def gather_gradients(
 ) -> tuple[Gradients, jax.Array]:
     """Gradients of this device's rows, and [T, t, E] of its columns."""
     devices = jax.lax.axis_size(axis)
-    all_log_sums = jax.lax.all_gather(log_sums[1], axis, tiled=True)
+    all_log_sums = gather(log_sums[1], axis)
 
     def meet(tile: jax.Array, carry: Any) -> Any:
         found, own_TtE = carry
@@ -72,27 +84,41 @@ def gather_gradients(
 
 
 def scatter(parts: jax.Array, axis: Axis) -> jax.Array:
-    """Sums over devices of their [P, ...]; each keeps its own [1, ...]."""
+    """Sums over P devices of their [P n, ...]; each keeps its own [n, ...]."""
     return jax.lax.platform_dependent(
         parts,
-        tpu=lambda parts: scatter_by_lines(parts, axis),
+        tpu=lambda parts: scatter_by_groups(parts, axis),
         default=lambda parts: jax.lax.psum_scatter(parts, axis, tiled=True),
     )
 
 
-def scatter_by_lines(parts: jax.Array, axis: Axis) -> jax.Array:
-    """The same in two steps of as many bytes: between lines of devices, then along each line.
+def scatter_by_groups(parts: jax.Array, axis: Axis) -> jax.Array:
+    """The same in steps of as many bytes together: between groups of devices, then inside each.
 
-    XLA for TPUs makes an all-reduce, of twice the bytes, of a reduce-scatter among all devices, but
-    keeps those among groups of them.
+    XLA for TPUs makes an all-reduce, of twice the bytes, of a reduce-scatter among all devices, and
+    often of an all-gather too, but keeps those among groups of them.
     """
+    for names, groups in _in_groups(axis):
+        parts = jax.lax.psum_scatter(parts, names, tiled=True, axis_index_groups=groups)
+    return parts
+
+
+def _in_groups(axis: Axis) -> list[tuple[Axis, list[list[int]] | None]]:
+    """Exchanges between groups, then inside: along mesh axes; of one axis, across and along lines.
+
+    Mesh axes are laid along the sides of the torus. Whoever orders them (parallel/mesh.py) decides
+    what is sent over which: the first step of a scatter sends most, as the last of a gather does.
+    """
+    names = (axis,) if isinstance(axis, str) else axis
+    sizes = {name: jax.lax.axis_size(name) for name in names}
+    several = [name for name, size in sizes.items() if size > 1]
+    if len(several) > 1:
+        return [(name, None) for name in several]
     devices = jax.lax.axis_size(axis)
     line = max(size for size in range(1, devices + 1) if not devices % size and size**2 <= devices)
     lines = [list(range(first, first + line)) for first in range(0, devices, line)]
     across = [list(column) for column in zip(*lines, strict=True)]
-    for groups in (across, lines):
-        parts = jax.lax.psum_scatter(parts, axis, tiled=True, axis_index_groups=groups)
-    return parts
+    return [(axis, across), (axis, lines)]
 
 
 def ring_sums(

@@ -23,6 +23,9 @@ from clue_jax.errors import ConfigError
 DATA, FSDP, TENSOR = "data", "fsdp", "tensor"
 USERS = (DATA, FSDP)  # users are dealt over these, one group of devices after the other
 DEVICES = (DATA, FSDP, TENSOR)
+# The same with the fastest links first: of what is scattered in this order, only a part is left by
+# the time it crosses slices.
+INNER_FIRST = DEVICES[::-1]
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:

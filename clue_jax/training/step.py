@@ -20,7 +20,7 @@ from clue_jax.losses.contrastive import Sharding, sharded_pair_loss
 from clue_jax.model import clue
 from clue_jax.model.attention import choose_kernels
 from clue_jax.parallel.collectives import copied, own_copies, sum_over_users
-from clue_jax.parallel.mesh import DEVICES, TENSOR, USERS, over_all, replicated, sharded
+from clue_jax.parallel.mesh import INNER_FIRST, TENSOR, USERS, over_all, replicated, sharded
 from clue_jax.training.optim import make_optimizer
 from clue_jax.training.state import TrainState, state_shardings
 
@@ -115,7 +115,7 @@ def _loss_of_pairs(
     bias: jax.Array | float,
 ) -> tuple[jax.Array, jax.Array]:
     """Means over users, weighted over the pairs of views: the loss, and hits."""
-    sharding = Sharding(DEVICES, config.tile, config.transport, config.precision)
+    sharding = Sharding(INNER_FIRST, config.tile, config.transport, config.precision)
     loss, hits = jnp.zeros(()), jnp.zeros(())
     for pair in pairs:
         x_bE, y_bE = z_VbE[pair.first], z_VbE[pair.second]

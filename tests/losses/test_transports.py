@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from clue_jax.compilation.collectives import collectives
 from clue_jax.config import Transport
 from clue_jax.losses.contrastive import Sharding, mean_pair_loss
-from clue_jax.losses.transports import scatter, scatter_by_lines
+from clue_jax.losses.transports import scatter, scatter_by_groups
 
 GATHER, RING = Transport
 
@@ -61,7 +61,7 @@ def test_a_ring_sends_half_of_a_devices_block_each_way_at_a_time():
 
 
 @pytest.mark.parametrize(("shape", "names"), [((8,), "data"), ((2, 2, 2), ("a", "b", "c"))])
-def test_scattering_between_and_along_lines_is_a_reduce_scatter(shape, names):
+def test_scattering_between_groups_and_inside_is_a_reduce_scatter(shape, names):
     axes = (names,) if isinstance(names, str) else names
     mesh = jax.make_mesh(shape, axes, axis_types=(jax.sharding.AxisType.Auto,) * len(axes))
     values = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
@@ -74,5 +74,5 @@ def test_scattering_between_and_along_lines_is_a_reduce_scatter(shape, names):
         return jax.jit(whole)(values)
 
     expected = values.reshape(8, 8, 3).sum(0)
-    for function in (scatter, scatter_by_lines):
+    for function in (scatter, scatter_by_groups):
         np.testing.assert_allclose(run(function), expected, rtol=0, atol=1e-5)
