@@ -26,7 +26,8 @@ from clue_jax.parallel.chips import Chip
 from clue_jax.parallel.mesh import INNER_FIRST, make_mesh
 from clue_jax.training.step import make_step
 
-_USED = re.compile(r"Used ([\d.]+)([KMGT]?) of")
+# "Used 20.1G of 15.75G hbm", or "temporaries (29.07G) exceeds available HBM (15.75G)".
+_USED = re.compile(r"(?:Used |\()([\d.]+)([KMGT]?)\)? (?:of|exceeds)")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -104,11 +105,11 @@ def _attempt(work: Workload, only: str, chip: Chip, topology: str, slices: int) 
 
 
 def _needed(error: Exception) -> int:
-    """Bytes that the compiler says a program uses; its other errors are raised again."""
-    used = _USED.search(str(error))
-    if "RESOURCE_EXHAUSTED" not in str(error) or not used:
+    """Bytes that the compiler says a program uses, 0 if not; its other errors are raised again."""
+    if "RESOURCE_EXHAUSTED" not in str(error):
         raise error
-    return int(float(used[1]) * _UNITS[used[2]])
+    used = _USED.search(str(error))
+    return int(float(used[1]) * _UNITS[used[2]]) if used else 0
 
 
 def _step(work: Workload) -> jax.stages.Compiled:
@@ -136,8 +137,9 @@ def _does_not_fit(
     wanted: int, error: TooLarge, chip: Chip, attempt: Callable[[int], Report], devices: int
 ) -> str:
     says = (
-        f"config.train.batch_users: {wanted} users need {_gib(error.needed)} of each {chip.name}"
-        f" device, which has {_gib(chip.usable_hbm_bytes or 0)}"
+        f"config.train.batch_users: {wanted} users need"
+        f" {_gib(error.needed) if error.needed else 'more'} of each {chip.name} device, which has"
+        f" {_gib(chip.usable_hbm_bytes or 0)}"
     )
     largest = _largest(wanted, attempt, devices)
     if largest:

@@ -133,6 +133,20 @@ def test_a_batch_that_does_not_fit_names_the_largest_that_does():
     assert "config.mesh.fsdp" in nothing
 
 
+@pytest.mark.parametrize(
+    ("message", "needed"),
+    [
+        ("RESOURCE_EXHAUSTED: ... Used 1.50G of 15.75G hbm. Exceeded", 3 * 2**29),
+        ("RESOURCE_EXHAUSTED: ... HLO temporaries (29.00G) exceeds available HBM", 29 * 2**30),
+        ("RESOURCE_EXHAUSTED: in other words", 0),
+    ],
+)
+def test_the_compilers_words_for_too_much_are_read(message, needed):
+    assert stage._needed(RuntimeError(message)) == needed
+    with pytest.raises(RuntimeError, match="INTERNAL"):
+        stage._needed(RuntimeError("INTERNAL: (3.0G) exceeds"))
+
+
 def _never(users):
     raise stage.TooLarge(users)
 
