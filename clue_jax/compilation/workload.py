@@ -11,7 +11,8 @@ import jax
 from jax.sharding import Mesh
 
 from clue_jax.config import PretrainConfig
-from clue_jax.data.packing import Capacity, PackedViews, empty_views
+from clue_jax.data.capacity import Capacity
+from clue_jax.data.packing import PackedViews, empty_views
 from clue_jax.data.pairs import ViewPair, num_views, view_pairs
 from clue_jax.data.source import Dataset
 from clue_jax.errors import ConfigError
