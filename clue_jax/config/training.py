@@ -188,10 +188,19 @@ class MeshConfig:
 
 
 @dataclass
+class DataConfig:
+    """How a dataset's users are held while they are drawn from; batches do not depend on it."""
+
+    in_memory_mb: int = 256  # a split whose shards take no more is decoded into memory
+    cache: str = ""  # folder for the memory-mapped columns of others; empty: in the dataset's own
+
+
+@dataclass
 class PretrainConfig:
     """Contrastive pretraining of the encoder."""
 
     seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -228,6 +237,7 @@ def validate_pretrain(config: PretrainConfig) -> None:
         "train.batch_users",
         f"{train.batch_users}: a contrastive batch needs at least 2 users",
     )
+    require(config.data.in_memory_mb >= 0, "data.in_memory_mb", "is negative")
     _validate_loss(config.loss)
     require(config.optim.learning_rate > 0, "optim.learning_rate", "must be above 0")
     require(config.checkpoint.every_steps >= 1, "checkpoint.every_steps", "must be at least 1")

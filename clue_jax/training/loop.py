@@ -58,10 +58,11 @@ def train(config: PretrainConfig, data: str, workdir: str) -> None:
     lock = lease(directory / "lock") if jax.process_index() == 0 else contextlib.nullcontext()
     with lock, _Signals() as signals:
         open_run(directory, config, dataset)
-        batches = TrainBatches(dataset.users("train"), config, dataset.fingerprint, mesh)
+        users = dataset.table("train", config.data)
+        batches = TrainBatches(users, config, dataset.fingerprint, mesh)
         validation = None
         if config.train.eval_every:
-            validation = Validation(dataset.users("validation"), config, mesh)
+            validation = Validation(dataset.table("validation", config.data), config, mesh)
         run = Run(config, directory, batches, validation, mesh, dataset.tokenizer.vocab_size)
         try:
             run.compute(signals)
