@@ -104,6 +104,14 @@ class PairWeight:
 
 
 @dataclass
+class HistorySchedule:
+    """Short histories first: linearly from `start` behaviours to `encoder.max_history`."""
+
+    start: int = 1  # behaviours in a view at step 0; the newest stay
+    steps: int = 0  # until views are as long as they may be; 0: from the start
+
+
+@dataclass
 class SamplingConfig:
     """How two views of a user are drawn; every draw is keyed by (seed, step, identity)."""
 
@@ -114,6 +122,7 @@ class SamplingConfig:
     within_service_weight: float = 0.0  # weight of pairs of two disjoint parts of one history
     parts: Parts = Parts.RANDOM  # how a history is parted for those
     pair_weights: tuple[PairWeight, ...] = ()  # of pairs of services; all of them share weight 1
+    history_schedule: HistorySchedule = field(default_factory=HistorySchedule)
     item_steps: int = 0  # first steps, in which a view is one single item of the user
     min_behaviours: int = 1  # per service, for a user to take part with it
 
@@ -238,10 +247,25 @@ def validate_pretrain(config: PretrainConfig) -> None:
         f"{train.batch_users}: a contrastive batch needs at least 2 users",
     )
     require(config.data.in_memory_mb >= 0, "data.in_memory_mb", "is negative")
+    _validate_history_schedule(config)
     _validate_loss(config.loss)
     require(config.optim.learning_rate > 0, "optim.learning_rate", "must be above 0")
     require(config.checkpoint.every_steps >= 1, "checkpoint.every_steps", "must be at least 1")
     require(config.checkpoint.keep >= 1, "checkpoint.keep", "must be at least 1")
+
+
+def _validate_history_schedule(config: PretrainConfig) -> None:
+    schedule, most = config.sampling.history_schedule, config.encoder.max_history
+    require(
+        1 <= schedule.start and (schedule.steps == 0 or schedule.start <= most),
+        "sampling.history_schedule.start",
+        f"{schedule.start} is not between 1 and encoder.max_history={most}",
+    )
+    require(
+        0 <= schedule.steps <= config.train.steps,
+        "sampling.history_schedule.steps",
+        f"{schedule.steps} is not within train.steps={config.train.steps}",
+    )
 
 
 def _validate_loss(loss: LossConfig) -> None:

@@ -18,7 +18,12 @@ from clue_jax.data.keyed import hash64
 from clue_jax.data.packing import Draws, PackedViews, pack_views
 from clue_jax.data.pairs import num_views
 from clue_jax.data.records import UserTable
-from clue_jax.data.sampling import batch_users, eligible_users, training_views
+from clue_jax.data.sampling import (
+    batch_users,
+    eligible_users,
+    history_length,
+    training_views,
+)
 from clue_jax.parallel.mesh import deal_to_devices, local_groups, user_groups, users_per_group
 
 
@@ -86,9 +91,9 @@ class TrainBatches:
     def _group_share(self, indices: np.ndarray, step: int) -> tuple[PackedViews, dict[str, int]]:
         config = self.config
         users = self.users.take(indices)
-        views = training_views(
-            users, indices, config.sampling, config.encoder.max_history, self.seed, step
-        )
+        # Buffers are sized for the longest histories, so that a schedule compiles nothing anew.
+        length = history_length(config.sampling, config.encoder.max_history, step)
+        views = training_views(users, indices, config.sampling, length, self.seed, step)
         draws = Draws(config.sampling, self.seed, step, indices)
         return pack_views(users, views, self.capacity, config.encoder, draws)
 

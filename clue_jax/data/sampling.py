@@ -76,6 +76,14 @@ _EPOCH, _KEEP, _PART, _SINGLE, _TOKEN, _GUIDE, _BLOCK, _CUT = range(1, 9)
 # ----------------------------------------------------------------------------------------- views
 
 
+def history_length(config: SamplingConfig, longest: int, step: int) -> int:
+    """T of a step: behaviours in a view at most, `longest` once the schedule has ended."""
+    schedule = config.history_schedule
+    if step >= schedule.steps:
+        return longest
+    return schedule.start + (longest - schedule.start) * step // schedule.steps
+
+
 def training_views(
     users: Users, identities: np.ndarray, config: SamplingConfig, length: int, seed: int, step: int
 ) -> Views:

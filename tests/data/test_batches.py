@@ -7,11 +7,18 @@ import jax
 import numpy as np
 import pytest
 
-from clue_jax.config import EncoderConfig, MeshConfig, PretrainConfig, SamplingConfig, TrainConfig
+from clue_jax.config import (
+    EncoderConfig,
+    HistorySchedule,
+    MeshConfig,
+    PretrainConfig,
+    SamplingConfig,
+    TrainConfig,
+)
 from clue_jax.data.balance import deal
 from clue_jax.data.batches import TrainBatches
 from clue_jax.data.packing import PackedViews
-from clue_jax.data.sampling import batch_users
+from clue_jax.data.sampling import batch_users, history_length
 from clue_jax.errors import ConfigError
 from clue_jax.parallel.mesh import USERS as USER_AXES
 from clue_jax.parallel.mesh import make_mesh
@@ -70,6 +77,35 @@ def test_batches_follow_seed_step_and_dataset():
     assert first != users_of(batches_on(1), 1)
     assert first != users_of(batches_on(1, fingerprint="f" * 64), 0)
     assert first != users_of(batches_on(1, dataclasses.replace(CONFIG, seed=1)), 0)
+
+
+def test_a_schedule_shortens_views_and_nothing_else():
+    schedule = HistorySchedule(start=2, steps=8)
+
+    def scheduled(chosen):
+        return dataclasses.replace(
+            CONFIG.sampling, behaviours_kept=1.0, within_service_weight=0.0, history_schedule=chosen
+        )
+
+    def of_items(views):
+        return [list(view[1]) if view else [] for view in views]
+
+    whole, short = (
+        dataclasses.replace(CONFIG, sampling=scheduled(chosen))
+        for chosen in (HistorySchedule(), schedule)
+    )
+    on = {name: batches_on(2, config) for name, config in (("whole", whole), ("short", short))}
+    assert on["short"].capacity == on["whole"].capacity
+    for step in (0, 4, 7, 8, 20):
+        length = history_length(short.sampling, CONFIG.encoder.max_history, step)
+        seen = {name: users_of(batches, step) for name, batches in on.items()}
+        shapes = [[array.shape for array in batches.host_batch(step)[0]] for batches in on.values()]
+        assert shapes[0] == shapes[1] and seen["short"].keys() == seen["whole"].keys()
+        for user, (views, _) in seen["short"].items():
+            # The newest stay, and are told as in the whole view.
+            assert [view[-length:] for view in of_items(seen["whole"][user][0])] == of_items(views)
+    assert users_of(on["short"], 0) != users_of(on["whole"], 0)
+    assert users_of(on["short"], 8) == users_of(on["whole"], 8)
 
 
 def test_counts_are_summed_over_devices_and_the_busiest_is_known():

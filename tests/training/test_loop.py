@@ -105,7 +105,20 @@ def test_devices_do_not_change_the_losses(smoke_data, tmp_path, whole):
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
-def test_nothing_compiles_after_the_first_of_everything(smoke_data, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        (
+            "--config.sampling.history_schedule.start=2",
+            "--config.sampling.history_schedule.steps=15",
+        ),
+    ],
+    ids=["whole histories", "longer from step to step"],
+)
+def test_nothing_compiles_after_the_first_of_everything(
+    smoke_data, tmp_path, monkeypatch, overrides
+):
     """Counts of compilations after each step; one evaluates and saves every fifth step."""
     compiled, after = [], {}
     finish = Run._finish_step
@@ -122,7 +135,10 @@ def test_nothing_compiles_after_the_first_of_everything(smoke_data, tmp_path, mo
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
         run_stage(
-            "train", *train_arguments(smoke_data, tmp_path / "run", "--config.train.log_every=1")
+            "train",
+            *train_arguments(
+                smoke_data, tmp_path / "run", "--config.train.log_every=1", *overrides
+            ),
         )
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
