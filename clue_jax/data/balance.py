@@ -53,6 +53,8 @@ def deal(loads: np.ndarray, devices: int) -> np.ndarray:
     Returns:
         [P, B / P] positions in `loads`, ascending on each device.
     """
+    if devices == 1:
+        return np.arange(len(loads))[None]
     room = len(loads) // devices
     shares: list[list[int]] = [[] for _ in range(devices)]
     lightest = [(0.0, device) for device in range(devices)]  # a heap: it is in order
