@@ -81,9 +81,7 @@ def most_rows(total: int, longest: int, capacity: int) -> int:
     return min(total // (capacity - longest + 1), 2 * total // capacity) + 1
 
 
-def _fullest_pattern(
-    left: list[int], present: list[int], capacity: int
-) -> list[tuple[int, int]]:
+def _fullest_pattern(left: list[int], present: list[int], capacity: int) -> list[tuple[int, int]]:
     """Lengths, longest first, and how many of each the next row takes."""
     pattern, room = [], capacity
     for length in present:

@@ -160,6 +160,7 @@ class Run:
                 if compiled is None:
                     compiled = self._compile(batch)
                     meter.restart()
+                    waited = 0.0  # before the meter began
                 with jax.transfer_guard("disallow"):
                     self.state, metrics = compiled(self.state, batch.packed)
                 if dispatched:

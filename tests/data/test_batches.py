@@ -1,5 +1,6 @@
 """Batches: the same views on any number of devices, in order, from any step, errors passed on."""
 
+import contextlib
 import dataclasses
 import threading
 
@@ -129,6 +130,25 @@ def test_prefetch_gives_the_steps_in_order_wherever_it_starts():
     for batch, waited in batches.prefetch(3, 5):
         same = jax.tree.map(np.array_equal, batch.packed, steps[batch.step].packed)
         assert all(same) and waited >= 0
+
+
+def test_the_next_batches_are_made_while_one_is_computed(monkeypatch):
+    """Whoever holds a batch sees the two after it made without asking for them."""
+    batches, made = batches_on(1), threading.Semaphore(0)
+    whole = batches.global_batch
+
+    def counting(step):
+        batch = whole(step)
+        made.release()
+        return batch
+
+    monkeypatch.setattr(batches, "global_batch", counting)
+    for _, waited in batches.prefetch(0, 4):
+        # One more each time than was asked for; at the end of the run there are none left.
+        assert waited >= 0 and made.acquire(timeout=30)
+    with contextlib.closing(batches.prefetch(0, 9)) as ahead:
+        next(ahead)
+        assert all(made.acquire(timeout=30) for _ in range(3))
 
 
 def test_a_batch_lies_sharded_on_its_devices():

@@ -50,6 +50,10 @@ def test_a_run_ends_with_its_files_and_reason(smoke_run, smoke_data, tmp_path, c
     assert expected <= names and "tensorboard" in names and "lock" not in names
     training = [row for row in rows(smoke_run) if "split" not in row]
     assert [row["step"] for row in training] == [5, 10, 15, 20]
+    # A share of the time it is measured over, also in the row that follows compiling.
+    lines = (smoke_run / "metrics.jsonl").read_text().splitlines()
+    waits = [row["data_wait"] for row in map(json.loads, lines) if "data_wait" in row]
+    assert len(waits) == 4 and all(0 <= wait < 1 for wait in waits)
     assert {"loss", "retrieval_at_1", "logit_scale", "learning_rate", "mfu"} <= training[0].keys()
     assert [row["step"] for row in rows(smoke_run) if "split" in row] == [5, 10, 15, 20]
 
