@@ -153,13 +153,15 @@ def open_or_build(
     """
     told = False
     while True:
+        # Looked at first: what another process publishes from here on is not built over.
+        broken = folder.exists()
         try:
             return _open(folder, identity)
         except (DataError, OSError) as problem:
-            if folder.exists():
+            if broken:
                 say(f"building the cache anew: {problem}")
         try:
-            _build(folder, identity, parts, overwrite=folder.exists())
+            _build(folder, identity, parts, overwrite=broken)
         except LockedError as error:
             if not told:
                 say(f"waiting for the cache that another process builds ({error})")
