@@ -1,6 +1,8 @@
 """Loading: users/s from disk to packed batches, and how long the step waits for them (row 10).
 
-    python tests/benchmarks/input.py --data=data/prepared --record
+    python tests/benchmarks/input.py --record
+
+`--data` names a prepared dataset, by default that of `clue-jax quickstart`.
 
 Ours opens a cache on disk, checks its blocks, draws views and packs them, in one thread. The peers
 read the same shards record by record, and pad or merely decode. `stall` is 1 - (seconds a step with
@@ -143,7 +145,7 @@ def compare(options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = harness.options(__doc__)
-    parser.add_argument("--data", required=True, help="prepared dataset")
+    parser.add_argument("--data", default="runs/quickstart/data", help="prepared dataset")
     parser.add_argument("--users", type=int, default=0, help="of a batch; 0: of the preset")
     parser.add_argument("--batches", type=int, default=24, help="that a loader makes")
     parser.add_argument("--steps", type=int, default=40, help="that are timed, and warm-up")
