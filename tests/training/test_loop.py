@@ -65,6 +65,14 @@ def test_a_finished_run_is_left_as_it_is(smoke_run, smoke_data, capsys):
     assert "continuing from the checkpoint of step 20" in capsys.readouterr().out
 
 
+def test_where_users_are_held_does_not_change_a_run(smoke_data, smoke_run, tmp_path):
+    places = "--config.data.in_memory_mb=0", f"--config.data.cache={tmp_path / 'cache'}"
+    run_stage("train", *train_arguments(smoke_data, tmp_path / "run", *places))
+    assert rows(tmp_path / "run") == rows(smoke_run)
+    made = {path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()}
+    assert made == {"train", "validation"}
+
+
 def test_a_killed_run_continues_to_the_same_bits(smoke_data, tmp_path, whole):
     command = ("train", *train_arguments(smoke_data, tmp_path / "run", *LONG))
     process = start(*command)
