@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from clue_jax.config import AttentionKernel, EncoderConfig, PretrainConfig
-from clue_jax.data.packing import PackedViews, capacity_for, pack_views
+from clue_jax.data.capacity import capacity_for
+from clue_jax.data.packing import PackedViews, pack_views
 from clue_jax.data.records import Users
 from clue_jax.data.sampling import full_views
 from clue_jax.errors import NonFiniteError

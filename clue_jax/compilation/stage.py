@@ -68,7 +68,7 @@ def compile_ahead(
     numbers = {name: _number(name, value) for name, value in profile.items()}
     devices, chip = describe_topology(topology, _number("slices", slices))
     mesh = make_mesh(config.mesh, list(devices))
-    users = profile_of(open_dataset(data)) if data else UserProfile(**numbers)
+    users = profile_of(open_dataset(data), config.data) if data else UserProfile(**numbers)
 
     def attempt(batch_users: int) -> Report:
         at = replace(config, train=replace(config.train, batch_users=batch_users))

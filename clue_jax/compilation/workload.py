@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import jax
 from jax.sharding import Mesh
 
-from clue_jax.config import PretrainConfig, Remat
-from clue_jax.data.packing import Capacity, PackedViews, empty_views
+from clue_jax.config import DataConfig, PretrainConfig, Remat
+from clue_jax.data.capacity import Capacity
+from clue_jax.data.packing import PackedViews, empty_views
 from clue_jax.data.pairs import ViewPair, num_views, view_pairs
 from clue_jax.data.source import Dataset
 from clue_jax.errors import ConfigError
@@ -40,15 +41,20 @@ class UserProfile:
                 raise ConfigError(f"--{name}={value}: at least 1")
 
 
-def profile_of(dataset: Dataset) -> UserProfile:
+def profile_of(dataset: Dataset, data: DataConfig) -> UserProfile:
     """The average training user of a prepared dataset; numbers are rounded up."""
-    users = dataset.users("train")
-    counts = users.counts()
+    users = dataset.table("train", data)
+    behaviours = histories = items = tokens = 0
+    for part in users.outlines():
+        behaviours += int(part.counts.sum())
+        histories += int((part.counts > 0).sum())
+        items += len(part.item_ids)
+        tokens += int(part.item_lengths.sum())
     return UserProfile(
         services=len(users.services),
-        behaviours=math.ceil(counts[counts > 0].mean()),
-        items=math.ceil(len(users.item_ids) / len(users)),
-        tokens=math.ceil(len(users.tokens) / len(users.item_ids)),
+        behaviours=math.ceil(behaviours / histories),
+        items=math.ceil(items / len(users)),
+        tokens=math.ceil(tokens / items),
         vocabulary=dataset.tokenizer.vocab_size,
     )
 

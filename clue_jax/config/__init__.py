@@ -34,7 +34,9 @@ from clue_jax.config.training import (
     Activation,
     AttentionKernel,
     CheckpointConfig,
+    DataConfig,
     EncoderConfig,
+    HistorySchedule,
     LossConfig,
     LossForm,
     MeshConfig,
@@ -48,8 +50,8 @@ from clue_jax.config.training import (
     TrainConfig,
     TransformerConfig,
     Transport,
-    validate_pretrain,
 )
+from clue_jax.config.training_checks import validate_pretrain
 
 __all__ = [
     "SynthesizeConfig",
@@ -71,6 +73,7 @@ __all__ = [
     "EncoderConfig",
     "Parts",
     "PairWeight",
+    "HistorySchedule",
     "SamplingConfig",
     "LossForm",
     "Transport",
@@ -79,6 +82,7 @@ __all__ = [
     "TrainConfig",
     "CheckpointConfig",
     "MeshConfig",
+    "DataConfig",
     "PretrainConfig",
     "validate_pretrain",
     "ExportWhat",

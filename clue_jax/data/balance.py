@@ -14,19 +14,20 @@ from typing import Any
 import numpy as np
 
 from clue_jax.config import EncoderConfig
-from clue_jax.data.packing import token_sums
-from clue_jax.data.records import Users
+from clue_jax.data.outline import Outline
+from clue_jax.data.records import UserTable
 
 
-def user_loads(users: Users, config: EncoderConfig) -> np.ndarray:
+def user_loads(users: UserTable, config: EncoderConfig) -> np.ndarray:
     """Expected slots x blocks of each user [N], float64."""
-    lengths = np.minimum(np.diff(users.token_offsets), config.max_item_tokens)
-    tokens = token_sums(users, lengths)
-    counts = users.counts()
-    seen = np.minimum(counts, config.max_history).sum(axis=1)
-    # Of a history beyond the cap only the newest items are encoded.
-    share = seen / np.maximum(counts.sum(axis=1), 1)
-    return block_work(config, tokens * share, seen)
+
+    def loads(part: Outline) -> np.ndarray:
+        seen = np.minimum(part.counts, config.max_history).sum(axis=1)
+        # Of a history beyond the cap only the newest items are encoded.
+        share = seen / np.maximum(part.counts.sum(axis=1), 1)
+        return block_work(config, part.tokens(config.max_item_tokens) * share, seen)
+
+    return users.gathered((loads(part) for part in users.outlines()), np.float64)
 
 
 def block_work(config: EncoderConfig, tokens: Any, behaviours: Any) -> Any:
@@ -52,6 +53,8 @@ def deal(loads: np.ndarray, devices: int) -> np.ndarray:
     Returns:
         [P, B / P] positions in `loads`, ascending on each device.
     """
+    if devices == 1:
+        return np.arange(len(loads))[None]
     room = len(loads) // devices
     shares: list[list[int]] = [[] for _ in range(devices)]
     lightest = [(0.0, device) for device in range(devices)]  # a heap: it is in order

@@ -13,11 +13,17 @@ from jax.sharding import Mesh
 
 from clue_jax.config import PretrainConfig
 from clue_jax.data.balance import block_slots, deal, user_loads
+from clue_jax.data.capacity import capacity_for
 from clue_jax.data.keyed import hash64
-from clue_jax.data.packing import Draws, PackedViews, capacity_for, pack_views
+from clue_jax.data.packing import Draws, PackedViews, pack_views
 from clue_jax.data.pairs import num_views
-from clue_jax.data.records import Users
-from clue_jax.data.sampling import batch_users, eligible_users, training_views
+from clue_jax.data.records import UserTable
+from clue_jax.data.sampling import (
+    batch_users,
+    eligible_users,
+    history_length,
+    training_views,
+)
 from clue_jax.parallel.mesh import deal_to_devices, local_groups, user_groups, users_per_group
 
 
@@ -42,7 +48,7 @@ class TrainBatches:
         ConfigError: the batch does not divide over the devices, or exceeds the eligible users.
     """
 
-    def __init__(self, users: Users, config: PretrainConfig, fingerprint: str, mesh: Mesh):
+    def __init__(self, users: UserTable, config: PretrainConfig, fingerprint: str, mesh: Mesh):
         self.users, self.config, self.mesh = users, config, mesh
         self.seed = int(hash64(config.seed, int(fingerprint[:15], 16)) >> np.uint64(1))
         self.per_group = users_per_group(config.train.batch_users, mesh)
@@ -52,10 +58,11 @@ class TrainBatches:
         self.views = num_views(len(users.services), sampling)
         self.loads = user_loads(users, config.encoder)
         self.capacity = capacity_for(
-            users.take(self.eligible),
+            users,
             config.encoder,
             self.per_group,
             self.views,
+            rows=self.eligible,
             parts=sampling.within_service_weight > 0,
         )
         self.groups = local_groups(mesh)
@@ -79,9 +86,9 @@ class TrainBatches:
     def _group_share(self, indices: np.ndarray, step: int) -> tuple[PackedViews, dict[str, int]]:
         config = self.config
         users = self.users.take(indices)
-        views = training_views(
-            users, indices, config.sampling, config.encoder.max_history, self.seed, step
-        )
+        # Buffers are sized for the longest histories, so that a schedule compiles nothing anew.
+        length = history_length(config.sampling, config.encoder.max_history, step)
+        views = training_views(users, indices, config.sampling, length, self.seed, step)
         draws = Draws(config.sampling, self.seed, step, indices)
         return pack_views(users, views, self.capacity, config.encoder, draws)
 

@@ -9,15 +9,15 @@ are computed (model/chunked.py), so shapes never change during a run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from clue_jax.config import EncoderConfig, SamplingConfig
+from clue_jax.data.capacity import Capacity
 from clue_jax.data.ragged import ranges
 from clue_jax.data.records import Users
-from clue_jax.data.rows import Placement, most_rows, place, slots
+from clue_jax.data.rows import Placement, place, slots
 from clue_jax.data.sampling import Views, block_draws, token_draws, view_keys
 from clue_jax.data.tokenizer import GENERIC_GUIDE
 
@@ -52,77 +52,6 @@ class Draws(NamedTuple):
     seed: int
     step: int
     identities: np.ndarray  # [N] integers that stay with a user, whatever the batch
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """Sizes of the static buffers: enough for any `users` users of the data they were made for."""
-
-    users: int  # b
-    views: int  # V
-    items: int  # U: distinct items of a group
-    item_chunks: int
-    view_chunks: int
-
-
-def capacity_for(
-    users: Users, config: EncoderConfig, batch: int, views: int, *, parts: bool = False
-) -> Capacity:
-    """Buffer sizes for any `batch` users of `users` in one group of devices.
-
-    The bounds are sums over the `batch` heaviest users, and no more than all distinct items there
-    are, so nothing can overflow.
-
-    Args:
-        users: every user that may be drawn.
-        config: caps on items and histories, sizes of chunks.
-        batch: b, users of one group.
-        views: V.
-        parts: whether views repeat each history once more (within-service pairs).
-    """
-    seen = np.minimum(users.counts(), config.max_history).sum(axis=1)
-    lengths = np.minimum(np.diff(users.token_offsets), config.max_item_tokens)
-    catalogue, first = np.unique(users.item_ids, return_index=True)
-    longest = int(lengths.max(initial=1))
-    widest = min(config.max_history, int(users.counts().max(initial=1)))
-    distinct = np.minimum(np.diff(users.item_offsets), seen)
-    items = min(_heaviest(distinct, batch), len(catalogue))
-    tokens = min(
-        _heaviest(token_sums(users, lengths), batch), items * longest, int(lengths[first].sum())
-    )
-    behaviours = _heaviest(seen * (2 if parts else 1), batch)
-    return Capacity(
-        users=batch,
-        views=views,
-        items=max(1, items),
-        item_chunks=_most_chunks(
-            most_rows(tokens, longest, config.row_tokens),
-            config.item_rows,
-            items,
-            config.chunk_items,
-        ),
-        view_chunks=_most_chunks(
-            most_rows(behaviours, widest, config.row_behaviours),
-            config.history_rows,
-            min(behaviours, batch * views),
-            config.chunk_views,
-        ),
-    )
-
-
-def _most_chunks(rows: int, chunk_rows: int, segments: int, chunk_segments: int) -> int:
-    """Every chunk but the last is full of rows, or it and the next row exceed its segments."""
-    return rows // chunk_rows + 2 * segments // chunk_segments + 1
-
-
-def _heaviest(loads: np.ndarray, count: int) -> int:
-    return int(np.sort(loads)[::-1][:count].sum())
-
-
-def token_sums(users: Users, lengths: np.ndarray) -> np.ndarray:
-    """Tokens of each user's items [N], given those of each item."""
-    totals = np.concatenate([[0], np.cumsum(lengths)])
-    return totals[users.item_offsets[1:]] - totals[users.item_offsets[:-1]]
 
 
 def pack_views(

@@ -7,14 +7,15 @@ joining their bytes. The same arrays of all users end to end are the columns of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
+from clue_jax.data.outline import CHUNK_USERS, Outline
 from clue_jax.data.ragged import offsets_of, ranges
 from clue_jax.errors import DataError
 
@@ -27,6 +28,18 @@ ARRAYS: dict[str, np.dtype[Any]] = {
     "behaviour_times": np.dtype("<i8"),  # epoch seconds, or the given order
     "behaviour_counts": np.dtype("<i4"),  # [S] behaviours per service
 }
+
+
+class UserTable(Protocol):
+    """Users to draw from, in memory (`Users`) or not (cache.py)."""
+
+    @property
+    def services(self) -> tuple[str, ...]: ...
+
+    def __len__(self) -> int: ...
+    def take(self, indices: np.ndarray | Sequence[int]) -> Users: ...
+    def outlines(self) -> Iterator[Outline]: ...
+    def gathered(self, parts: Iterable[np.ndarray], dtype: Any) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,24 @@ class Users:
             behaviour_times=self.behaviour_times[behaviours],
             behaviour_offsets=offsets_of(behaviour_lengths),
         )
+
+    def outlines(self, size: int = CHUNK_USERS) -> Iterator[Outline]:
+        """Sizes of all users, `size` at a time."""
+        counts = self.counts()
+        for first in range(0, len(self), size):
+            items = self.item_offsets[first : first + size + 1]
+            yield Outline(
+                rows=np.arange(first, first + len(items) - 1),
+                services=self.services,
+                counts=counts[first : first + size],
+                item_ids=self.item_ids[items[0] : items[-1]],
+                item_offsets=items - items[0],
+                item_lengths=np.diff(self.token_offsets[items[0] : items[-1] + 1]),
+            )
+
+    def gathered(self, parts: Iterable[np.ndarray], dtype: Any) -> np.ndarray:
+        """Parts of an array over users, end to end, kept where the users are."""
+        return np.concatenate([np.zeros(0, dtype), *parts])
 
 
 def _rows(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -37,27 +37,38 @@ def pack_rows(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarra
     Returns:
         rows [n] and offsets [n], in the order of `lengths`; rows are numbered from 0.
     """
-    rows = np.zeros(len(lengths), np.int64)
-    offsets = np.zeros(len(lengths), np.int64)
     by_length = np.argsort(-lengths, kind="stable")
-    left = np.bincount(lengths, minlength=capacity + 1)
-    # Position in `by_length` of the next segment of each length (longest first).
-    following = len(lengths) - np.cumsum(left)
+    counts = np.bincount(lengths, minlength=capacity + 1)
+    # Position in `by_length` of the next segment of each length (longest first). Lists: there are
+    # few lengths, and reading single numbers out of arrays is slow.
+    following, left = (len(lengths) - np.cumsum(counts)).tolist(), counts.tolist()
+    present = np.flatnonzero(counts)[::-1].tolist()
+    runs: list[tuple[int, int, int, int, int, int]] = []
     base = 0
-    while left.any():
-        pattern = _fullest_pattern(left, capacity)
-        repeats = min(int(left[length]) // taken for length, taken in pattern)
+    while present:
+        pattern = _fullest_pattern(left, present, capacity)
+        repeats = min(left[length] // taken for length, taken in pattern)
         offset = 0
         for length, taken in pattern:
             count = repeats * taken
-            chosen = by_length[following[length] : following[length] + count]
-            number = np.arange(count)
-            rows[chosen] = base + number // taken
-            offsets[chosen] = offset + number % taken * length
+            runs.append((following[length], count, base, taken, offset, length))
             offset += taken * length
             following[length] += count
             left[length] -= count
         base += repeats
+        present = [length for length in present if left[length]]
+    return _lay_runs(by_length, np.array(runs, np.int64).reshape(-1, 6))
+
+
+def _lay_runs(by_length: np.ndarray, runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and offsets of runs of segments of one length, `taken` to a row from `base` on."""
+    start, count = runs[:, 0], runs[:, 1]
+    base, taken, offset, length = np.repeat(runs[:, 2:], count, axis=0).T
+    number = ranges(np.zeros(len(runs), np.int64), count)
+    chosen = by_length[ranges(start, count)]
+    rows, offsets = np.zeros((2, len(by_length)), np.int64)
+    rows[chosen] = base + number // taken
+    offsets[chosen] = offset + number % taken * length
     return rows, offsets
 
 
@@ -70,13 +81,16 @@ def most_rows(total: int, longest: int, capacity: int) -> int:
     return min(total // (capacity - longest + 1), 2 * total // capacity) + 1
 
 
-def _fullest_pattern(left: np.ndarray, capacity: int) -> list[tuple[int, int]]:
+def _fullest_pattern(left: list[int], present: list[int], capacity: int) -> list[tuple[int, int]]:
+    """Lengths, longest first, and how many of each the next row takes."""
     pattern, room = [], capacity
-    for length in np.flatnonzero(left)[::-1].tolist():
-        taken = min(int(left[length]), room // length)
-        if taken:
+    for length in present:
+        if length <= room:
+            taken = min(left[length], room // length)
             pattern.append((length, taken))
             room -= taken * length
+            if not room:
+                break
     return pattern
 
 

@@ -15,8 +15,9 @@ import numpy as np
 
 from clue_jax.config import Parts, SamplingConfig
 from clue_jax.data.keyed import hash64, multiset_hash, permute, uniform
+from clue_jax.data.outline import Outline
 from clue_jax.data.pairs import num_views, view_pairs
-from clue_jax.data.records import Users
+from clue_jax.data.records import Users, UserTable
 from clue_jax.errors import ConfigError
 
 
@@ -36,14 +37,18 @@ class Views:
 # ---------------------------------------------------------------------------------- global batch
 
 
-def eligible_users(users: Users, config: SamplingConfig) -> np.ndarray:
+def eligible_users(users: UserTable, config: SamplingConfig) -> np.ndarray:
     """Indices of the users who have at least one positive pair; the others are never drawn."""
-    counts = users.counts()
-    present = counts >= config.min_behaviours
-    has_view_NV = np.concatenate([present, np.repeat(present & (counts >= 2), 2, axis=1)], axis=1)
     pairs = view_pairs(users.services, config)
-    has_pair = [has_view_NV[:, pair.first] & has_view_NV[:, pair.second] for pair in pairs]
-    return np.flatnonzero(np.any(has_pair, axis=0))
+
+    def eligible(part: Outline) -> np.ndarray:
+        present = part.counts >= config.min_behaviours
+        halves = np.repeat(present & (part.counts >= 2), 2, axis=1)
+        has_view_NV = np.concatenate([present, halves], axis=1)
+        has_pair = [has_view_NV[:, pair.first] & has_view_NV[:, pair.second] for pair in pairs]
+        return part.rows[np.any(has_pair, axis=0)]
+
+    return users.gathered((eligible(part) for part in users.outlines()), np.int64)
 
 
 def batch_users(eligible: np.ndarray, batch: int, seed: int, step: int) -> np.ndarray:
@@ -69,6 +74,14 @@ _EPOCH, _KEEP, _PART, _SINGLE, _TOKEN, _GUIDE, _BLOCK, _CUT = range(1, 9)
 
 
 # ----------------------------------------------------------------------------------------- views
+
+
+def history_length(config: SamplingConfig, longest: int, step: int) -> int:
+    """T of a step: behaviours in a view at most, `longest` once the schedule has ended."""
+    schedule = config.history_schedule
+    if step >= schedule.steps:
+        return longest
+    return schedule.start + (longest - schedule.start) * step // schedule.steps
 
 
 def training_views(

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from clue_jax.console import progress
-from clue_jax.data import shards
+from clue_jax.config import DataConfig
+from clue_jax.console import progress, say
+from clue_jax.data import cache, shards
 from clue_jax.data import tokenizer as bpe
 from clue_jax.data.items import ItemTable, decode_items
 from clue_jax.data.manifest import check_files, read_manifest
-from clue_jax.data.records import Users, concatenate, decode_users
+from clue_jax.data.records import Users, UserTable, concatenate, decode_users
 from clue_jax.data.tokenizer import Tokenizer
-from clue_jax.errors import DataError
+from clue_jax.errors import DataError, StorageError
 
 
 def open_dataset(path: epath.PathLike, verify: bool = False) -> Dataset:
@@ -83,28 +85,62 @@ class Dataset:
                 the shard and where possible the record.
         """
         if split not in self._users:
-            if split not in self.manifest["splits"]:
-                there = ", ".join(self.manifest["splits"])
-                raise DataError(f"{self.path}: no split {split!r}; it has {there}")
-            self._users[split] = self._read_users(split)
+            self._users[split] = concatenate(list(self._parts(split)), self.services)
         return self._users[split]
 
-    def _read_users(self, split: str) -> Users:
-        expected = self.manifest["splits"][split]
-        parts = []
+    def table(self, split: str, data: DataConfig) -> UserTable:
+        """The users of a split to draw from: in memory, or memory-mapped where they are many.
+
+        Raises:
+            DataError: as `users`.
+            StorageError: the folder that `data.cache` names cannot be written.
+        """
+        shard_bytes = sum(entry["bytes"] for entry in self._split(split)["shards"])
+        if shard_bytes <= data.in_memory_mb << 20:
+            return self.users(split)
+        root = epath.Path(data.cache) if data.cache else self.path / "cache"
+        identity = {
+            "fingerprint": self.fingerprint,
+            "split": split,
+            "services": list(self.services),
+        }
+        try:
+            if "://" in str(root):
+                raise StorageError(f"{root}: a bucket cannot be memory-mapped")
+            folder = root / f"{split}-{self.fingerprint[:16]}"
+            return cache.open_or_build(folder, identity, lambda: self._parts(split))
+        except StorageError as error:
+            if data.cache:
+                raise
+            say(
+                f"no cache of the {split} users, so they are held in memory; name a local folder"
+                f" for it with --config.data.cache=DIR ({error})"
+            )
+            return self.users(split)
+
+    def _split(self, split: str) -> dict[str, Any]:
+        if split not in self.manifest["splits"]:
+            there = ", ".join(self.manifest["splits"])
+            raise DataError(f"{self.path}: no split {split!r}; it has {there}")
+        return self.manifest["splits"][split]
+
+    def _parts(self, split: str) -> Iterator[Users]:
+        """The users shard by shard; raises DataError at the end if the manifest counts others."""
+        expected = self._split(split)
+        count, counts_S = 0, np.zeros(len(self.services), np.int64)
         with progress(f"reading {split} users", expected["users"]) as advance:
             for entry in expected["shards"]:
-                parts.append(self._read_shard(entry))
-                advance(entry["users"])
-        users = concatenate(parts, self.services)
-        behaviours = dict(zip(self.services, users.counts().sum(axis=0).tolist(), strict=True))
-        if len(users) != expected["users"] or behaviours != expected["behaviours"]:
+                users = self._read_shard(entry)
+                yield users
+                count, counts_S = count + len(users), counts_S + users.counts().sum(axis=0)
+                advance(len(users))
+        behaviours = dict(zip(self.services, counts_S.tolist(), strict=True))
+        if count != expected["users"] or behaviours != expected["behaviours"]:
             raise DataError(
-                f"{self.path}: split {split!r} holds {len(users):,} users with behaviours"
+                f"{self.path}: split {split!r} holds {count:,} users with behaviours"
                 f" {behaviours}, but manifest.json says {expected['users']:,} with"
                 f" {expected['behaviours']}; run prepare again"
             )
-        return users
 
     def _read_shard(self, entry: dict[str, Any]) -> Users:
         path = self.path / entry["file"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from clue_jax.config import EncoderConfig, PretrainConfig
@@ -47,11 +46,13 @@ def _kernels(config: EncoderConfig) -> str:
 
 
 def _truncated(batches: TrainBatches, config: EncoderConfig) -> str:
-    users = batches.users
-    _, first = np.unique(users.item_ids, return_index=True)
-    longer = int((np.diff(users.token_offsets)[first] > config.max_item_tokens).sum())
+    # Once for each user that has it: which are the same would take remembering all of them.
+    longer = items = 0
+    for part in batches.users.outlines():
+        longer += int((part.item_lengths > config.max_item_tokens).sum())
+        items += len(part.item_lengths)
     return (
-        f"{longer:,} of {len(first):,} items are cut to encoder.max_item_tokens="
+        f"{longer:,} of the {items:,} items that users have are cut to encoder.max_item_tokens="
         f"{config.max_item_tokens}"
     )
 

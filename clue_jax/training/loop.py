@@ -58,10 +58,11 @@ def train(config: PretrainConfig, data: str, workdir: str) -> None:
     with contextlib.ExitStack() as held, Signals() as signals:
         first_alone(lambda: held.enter_context(lease(directory / "lock")))
         open_run(directory, config, dataset)
-        batches = TrainBatches(dataset.users("train"), config, dataset.fingerprint, mesh)
+        users = dataset.table("train", config.data)
+        batches = TrainBatches(users, config, dataset.fingerprint, mesh)
         validation = None
         if config.train.eval_every:
-            validation = Validation(dataset.users("validation"), config, mesh)
+            validation = Validation(dataset.table("validation", config.data), config, mesh)
         run = Run(config, directory, batches, validation, mesh, dataset.tokenizer.vocab_size)
         try:
             run.compute(signals)
@@ -126,6 +127,7 @@ class Run:
                 if compiled is None:
                     compiled = self._compile(batch)
                     meter.restart()
+                    waited = 0.0  # before the meter began
                 with jax.transfer_guard("disallow"):
                     self.state, metrics = compiled(self.state, batch.packed)
                 if dispatched:

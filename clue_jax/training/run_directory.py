@@ -18,6 +18,7 @@ from clue_jax.files import read_json, write_bytes, write_json
 # What a continued run may change; everything else decides what is computed and must match.
 _MAY_CHANGE = (
     "mesh.",
+    "data.",
     "checkpoint.",
     "train.log_every",
     "train.eval_",

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from clue_jax.config import PretrainConfig
-from clue_jax.data.records import Users
+from clue_jax.data.records import UserTable
 from clue_jax.inference import Embedder
 from clue_jax.model import clue
 from clue_jax.ranking import matching_ranks, mrr, recall_at
@@ -21,13 +21,12 @@ class Validation:
     Metrics are means over both directions of every pair of services, weighted by users.
     """
 
-    def __init__(self, users: Users, config: PretrainConfig, mesh: Mesh):
-        enough = users.counts() >= config.train.eval_min_behaviours
-        chosen = np.flatnonzero(enough.sum(axis=1) >= 2)[: config.train.eval_users]
-        self.enough_NS = enough[chosen]
+    def __init__(self, users: UserTable, config: PretrainConfig, mesh: Mesh):
+        held_out = users.take(_chosen(users, config))
+        self.enough_NS = held_out.counts() >= config.train.eval_min_behaviours
         self.embedder = None
-        if len(chosen) >= 2:
-            self.embedder = Embedder(config.encoder, users.take(chosen), mesh=mesh)
+        if len(held_out) >= 2:
+            self.embedder = Embedder(config.encoder, held_out, mesh=mesh)
 
     def __call__(self, params: clue.Params) -> dict[str, Any] | None:
         """Recall and MRR, or None when the split has no two users to tell apart."""
@@ -51,3 +50,14 @@ class Validation:
             "users": len(self.enough_NS),
             "chance": float(np.concatenate(chances).mean()),
         }
+
+
+def _chosen(users: UserTable, config: PretrainConfig) -> np.ndarray:
+    """The first users with enough behaviours in two services."""
+    found, most = np.zeros(0, np.int64), config.train.eval_users
+    for part in users.outlines():
+        enough_NS = part.counts >= config.train.eval_min_behaviours
+        found = np.append(found, part.rows[enough_NS.sum(axis=1) >= 2])[:most]
+        if len(found) == most:
+            break
+    return found

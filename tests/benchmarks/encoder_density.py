@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 
-from clue_jax.data.packing import capacity_for, pack_views
+from clue_jax.data.capacity import capacity_for
+from clue_jax.data.packing import pack_views
 from clue_jax.data.records import Users
 from clue_jax.data.sampling import full_views
 from clue_jax.data.source import open_dataset

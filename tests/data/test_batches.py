@@ -1,5 +1,6 @@
 """Batches: the same views on any number of devices, in order, from any step, errors passed on."""
 
+import contextlib
 import dataclasses
 import threading
 
@@ -7,11 +8,18 @@ import jax
 import numpy as np
 import pytest
 
-from clue_jax.config import EncoderConfig, MeshConfig, PretrainConfig, SamplingConfig, TrainConfig
+from clue_jax.config import (
+    EncoderConfig,
+    HistorySchedule,
+    MeshConfig,
+    PretrainConfig,
+    SamplingConfig,
+    TrainConfig,
+)
 from clue_jax.data.balance import deal
 from clue_jax.data.batches import TrainBatches
 from clue_jax.data.packing import PackedViews
-from clue_jax.data.sampling import batch_users
+from clue_jax.data.sampling import batch_users, history_length
 from clue_jax.errors import ConfigError
 from clue_jax.parallel.mesh import USERS as USER_AXES
 from clue_jax.parallel.mesh import make_mesh
@@ -56,12 +64,9 @@ def users_of(batches, step):
     return {user: row for part in views for user, row in part.items()}
 
 
-@pytest.mark.parametrize("devices", [2, 8])
-def test_the_views_of_a_user_do_not_depend_on_the_devices(devices):
-    for step in (0, 5):
-        alone, dealt = (users_of(batches_on(n), step) for n in (1, devices))
-        assert dealt == alone and len(alone) == CONFIG.train.batch_users
-        assert batches_on(devices).host_batch(step)[0].tokens_CRL.shape[0] == devices
+def test_a_group_packs_its_own_share():
+    for devices in (1, 2, 8):
+        assert batches_on(devices).host_batch(5)[0].tokens_CRL.shape[0] == devices
 
 
 def test_batches_follow_seed_step_and_dataset():
@@ -70,6 +75,35 @@ def test_batches_follow_seed_step_and_dataset():
     assert first != users_of(batches_on(1), 1)
     assert first != users_of(batches_on(1, fingerprint="f" * 64), 0)
     assert first != users_of(batches_on(1, dataclasses.replace(CONFIG, seed=1)), 0)
+
+
+def test_a_schedule_shortens_views_and_nothing_else():
+    schedule = HistorySchedule(start=2, steps=8)
+
+    def scheduled(chosen):
+        return dataclasses.replace(
+            CONFIG.sampling, behaviours_kept=1.0, within_service_weight=0.0, history_schedule=chosen
+        )
+
+    def of_items(views):
+        return [list(view[1]) if view else [] for view in views]
+
+    whole, short = (
+        dataclasses.replace(CONFIG, sampling=scheduled(chosen))
+        for chosen in (HistorySchedule(), schedule)
+    )
+    on = {name: batches_on(2, config) for name, config in (("whole", whole), ("short", short))}
+    assert on["short"].capacity == on["whole"].capacity
+    for step in (0, 4, 7, 8, 20):
+        length = history_length(short.sampling, CONFIG.encoder.max_history, step)
+        seen = {name: users_of(batches, step) for name, batches in on.items()}
+        shapes = [[array.shape for array in batches.host_batch(step)[0]] for batches in on.values()]
+        assert shapes[0] == shapes[1] and seen["short"].keys() == seen["whole"].keys()
+        for user, (views, _) in seen["short"].items():
+            # The newest stay, and are told as in the whole view.
+            assert [view[-length:] for view in of_items(seen["whole"][user][0])] == of_items(views)
+    assert users_of(on["short"], 0) != users_of(on["whole"], 0)
+    assert users_of(on["short"], 8) == users_of(on["whole"], 8)
 
 
 def test_counts_are_summed_over_devices_and_the_busiest_is_known():
@@ -99,6 +133,25 @@ def test_prefetch_gives_the_steps_in_order_wherever_it_starts():
     for batch, waited in batches.prefetch(3, 5):
         same = jax.tree.map(np.array_equal, batch.packed, steps[batch.step].packed)
         assert all(same) and waited >= 0
+
+
+def test_the_next_batches_are_made_while_one_is_computed(monkeypatch):
+    """Whoever holds a batch sees the two after it made without asking for them."""
+    batches, made = batches_on(1), threading.Semaphore(0)
+    whole = batches.global_batch
+
+    def counting(step):
+        batch = whole(step)
+        made.release()
+        return batch
+
+    monkeypatch.setattr(batches, "global_batch", counting)
+    for _, waited in batches.prefetch(0, 4):
+        # One more each time than was asked for; at the end of the run there are none left.
+        assert waited >= 0 and made.acquire(timeout=30)
+    with contextlib.closing(batches.prefetch(0, 9)) as ahead:
+        next(ahead)
+        assert all(made.acquire(timeout=30) for _ in range(3))
 
 
 def test_a_batch_lies_sharded_on_its_devices():

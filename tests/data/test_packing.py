@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 
 from clue_jax.config import EncoderConfig, SamplingConfig
-from clue_jax.data.packing import Draws, capacity_for, pack_views
+from clue_jax.data.capacity import capacity_for
+from clue_jax.data.packing import Draws, pack_views
 from clue_jax.data.pairs import num_views
 from clue_jax.data.sampling import block_draws, full_views, token_draws, training_views, view_keys
 from clue_jax.data.tokenizer import GENERIC_GUIDE

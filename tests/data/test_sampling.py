@@ -6,13 +6,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from clue_jax.config import PairWeight, Parts, SamplingConfig
+from clue_jax.config import HistorySchedule, PairWeight, Parts, SamplingConfig
 from clue_jax.config.training import MAX_LAYERS
 from clue_jax.data.sampling import (
     batch_users,
     block_draws,
     eligible_users,
     full_views,
+    history_length,
     token_draws,
     training_views,
     view_keys,
@@ -138,6 +139,14 @@ def test_a_view_is_empty_only_where_the_user_lacks_the_service():
     for n in range(len(USERS)):
         for s in range(2):
             assert (len(views[n][s]) > 0) == (USERS.counts()[n, s] > 0)
+
+
+def test_histories_lengthen_linearly_and_then_are_whole():
+    config = SamplingConfig(history_schedule=HistorySchedule(start=2, steps=10))
+    lengths = [history_length(config, LONGEST, step) for step in range(12)]
+    assert lengths == [2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7]
+    assert {history_length(SamplingConfig(), LONGEST, step) for step in range(3)} == {LONGEST}
+    assert history_length(config, 2, 0) == history_length(config, 2, 5) == 2
 
 
 def test_rare_services_of_a_user_take_no_part():

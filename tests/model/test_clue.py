@@ -18,7 +18,7 @@ from clue_jax.config import (
     SamplingConfig,
     TransformerConfig,
 )
-from clue_jax.data.packing import capacity_for
+from clue_jax.data.capacity import capacity_for
 from clue_jax.data.pairs import num_views
 from clue_jax.data.ragged import offsets_of, ranges
 from clue_jax.data.sampling import full_views, training_views

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from clue_jax.config import Activation, EncoderConfig, TransformerConfig
-from clue_jax.data.packing import capacity_for, pack_views
+from clue_jax.data.capacity import capacity_for
+from clue_jax.data.packing import pack_views
 from clue_jax.data.records import Users
 from clue_jax.data.sampling import full_views
 from clue_jax.model import clue

@@ -64,13 +64,12 @@ def test_it_names_devices_model_batch_and_buffers():
     )
 
 
-def test_it_counts_the_items_that_are_cut_each_once():
-    _, first = np.unique(USERS.item_ids, return_index=True)
-    longer = int((np.diff(USERS.token_offsets)[first] > 6).sum())
-    assert 0 < longer < len(first) < len(USERS.item_ids)
-    cut = f"{longer} of {len(first)} items are cut to encoder.max_item_tokens=6"
-    assert lines_of()[1][2].endswith(cut)
-    assert f"; 0 of {len(first)} items are cut" in lines_of(max_item_tokens=9)[1][2]
+def test_it_counts_the_items_that_are_cut_for_each_user():
+    longer, items = int((np.diff(USERS.token_offsets) > 6).sum()), len(USERS.item_ids)
+    assert 0 < longer < items
+    have = f"of the {items} items that users have are cut to encoder.max_item_tokens"
+    assert lines_of()[1][2].endswith(f"; {longer} {have}=6")
+    assert f"; 0 {have}=9" in lines_of(max_item_tokens=9)[1][2]
 
 
 @pytest.mark.parametrize(

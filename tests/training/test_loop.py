@@ -50,6 +50,10 @@ def test_a_run_ends_with_its_files_and_reason(smoke_run, smoke_data, tmp_path, c
     assert expected <= names and "tensorboard" in names and "lock" not in names
     training = [row for row in rows(smoke_run) if "split" not in row]
     assert [row["step"] for row in training] == [5, 10, 15, 20]
+    # A share of the time it is measured over, also in the row that follows compiling.
+    lines = (smoke_run / "metrics.jsonl").read_text().splitlines()
+    waits = [row["data_wait"] for row in map(json.loads, lines) if "data_wait" in row]
+    assert len(waits) == 4 and all(0 <= wait < 1 for wait in waits)
     assert {"loss", "retrieval_at_1", "logit_scale", "learning_rate", "mfu"} <= training[0].keys()
     assert [row["step"] for row in rows(smoke_run) if "split" in row] == [5, 10, 15, 20]
 
@@ -59,6 +63,14 @@ def test_a_finished_run_is_left_as_it_is(smoke_run, smoke_data, capsys):
     run_stage("train", *train_arguments(smoke_data, smoke_run))
     assert (smoke_run / "metrics.jsonl").read_bytes() == before
     assert "continuing from the checkpoint of step 20" in capsys.readouterr().out
+
+
+def test_where_users_are_held_does_not_change_a_run(smoke_data, smoke_run, tmp_path):
+    places = "--config.data.in_memory_mb=0", f"--config.data.cache={tmp_path / 'cache'}"
+    run_stage("train", *train_arguments(smoke_data, tmp_path / "run", *places))
+    assert rows(tmp_path / "run") == rows(smoke_run)
+    made = {path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()}
+    assert made == {"train", "validation"}
 
 
 def test_a_killed_run_continues_to_the_same_bits(smoke_data, tmp_path, whole):
@@ -105,7 +117,20 @@ def test_devices_do_not_change_the_losses(smoke_data, tmp_path, whole):
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
-def test_nothing_compiles_after_the_first_of_everything(smoke_data, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        (
+            "--config.sampling.history_schedule.start=2",
+            "--config.sampling.history_schedule.steps=15",
+        ),
+    ],
+    ids=["whole histories", "longer from step to step"],
+)
+def test_nothing_compiles_after_the_first_of_everything(
+    smoke_data, tmp_path, monkeypatch, overrides
+):
     """Counts of compilations after each step; one evaluates and saves every fifth step."""
     compiled, after = [], {}
     finish = Run._finish_step
@@ -122,7 +147,10 @@ def test_nothing_compiles_after_the_first_of_everything(smoke_data, tmp_path, mo
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
         run_stage(
-            "train", *train_arguments(smoke_data, tmp_path / "run", "--config.train.log_every=1")
+            "train",
+            *train_arguments(
+                smoke_data, tmp_path / "run", "--config.train.log_every=1", *overrides
+            ),
         )
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
