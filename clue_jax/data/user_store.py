@@ -111,7 +111,7 @@ class UserStore:
         behaviour_items, _ = _flat(batch.column("behaviour_items"))
         behaviour_times, _ = _flat(batch.column("behaviour_times"))
         counts, _ = _flat(batch.column("behaviour_counts"))
-        lengths = np.diff(items.offsets)[rows] if len(rows) else np.zeros(0, np.int64)
+        lengths = items.lengths[rows]
         return Users(
             user_ids=np.array(batch.column("user_id").to_pylist(), object),
             services=self.services,
@@ -136,7 +136,8 @@ class _RangeItems:
 
     def __init__(self, used: Path, lengths: Path, tokens: Path):
         self.identities = np.array(np.load(used, mmap_mode="r")[0])
-        self.offsets = offsets_of(np.fromfile(lengths, np.int32))
+        self.lengths = np.fromfile(lengths, np.int32)
+        self.offsets = offsets_of(self.lengths)
         self.tokens = np.fromfile(tokens, np.int32)
 
 
