@@ -154,7 +154,7 @@ def encode_record(features: dict[str, bytes]) -> bytes:
     Those that protobuf's deterministic serialisation gives, several times faster: every level of
     the message is a tag, a length and what is inside it, and features are in order of their names.
     """
-    parts = []
+    parts: list[bytes] = []
     for name in sorted(features):
         parts += (_head(name, len(features[name])), features[name])
     content = b"".join(parts)

@@ -18,7 +18,7 @@ from etils import epath
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from clue_jax.data.ragged import offsets_of
-from clue_jax.data.words import encode_whole, encode_words, splits_at_blanks
+from clue_jax.data.words import encode_words, splits_at_blanks
 from clue_jax.errors import ConfigError, DataError
 from clue_jax.files import write_bytes
 
@@ -30,6 +30,7 @@ BYTES = 256
 
 _FIXED = ("<pad>", "<guide>", *(f"<guide:{n}>" for n in range(RESERVED_GUIDES)))
 _BATCH = 1 << 16  # texts whose words are told apart together
+_WORDS = 1_000  # words that are one text to the library
 _CALL = 10_000  # texts encoded in one call: bounds the memory of the library's own objects
 
 
@@ -88,11 +89,27 @@ class Tokenizer:
     def encode_flat(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         """Token ids of texts [J] end to end, int32, and their offsets [J + 1] int64."""
         parts = [texts.slice(start, _BATCH) for start in range(0, len(texts), _BATCH)]
-        encode = encode_words if self._by_words else encode_whole
-        done = [encode(part, self._encode) for part in parts]
+        if self._by_words:
+            done = [encode_words(part, self._encode_words, self._encode) for part in parts]
+        else:
+            done = [self._encode(part.to_pylist()) for part in parts]
         flat = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in done)])
         lengths = [np.diff(offsets) for _, offsets in done]
         return flat, offsets_of(np.concatenate([np.zeros(0, np.int64), *lengths]))
+
+    def _encode_words(self, words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """`_encode` of words, many of them in one call's text: objects of the library are dear."""
+        calls = [list(words[start : start + _WORDS]) for start in range(0, len(words), _WORDS)]
+        parts = [np.zeros(0, np.int32)]
+        lengths = np.zeros(len(words), np.int64)
+        found = self._bpe.encode_batch(calls, is_pretokenized=True, add_special_tokens=False)
+        for number, one in enumerate(found):
+            first = number * _WORDS
+            lengths[first : first + _WORDS] = np.bincount(
+                np.array(one.word_ids, np.int64), minlength=len(calls[number])
+            )
+            parts.append(np.array(one.ids, np.int32))
+        return np.concatenate(parts), offsets_of(lengths)
 
     def _encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """As the library has it; texts in parts, to bound the memory of its objects."""

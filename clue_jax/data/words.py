@@ -38,13 +38,16 @@ def splits_at_blanks(serialized: bytes) -> bool:
     )
 
 
-def encode_whole(texts: pa.Array, encode: Encode) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids of texts [J] end to end, and their offsets [J + 1], text by text."""
-    return encode(texts.to_pylist())
+def encode_words(
+    texts: pa.Array, of_words: Encode, of_texts: Encode
+) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids of texts [J] end to end, and their offsets [J + 1].
 
-
-def encode_words(texts: pa.Array, encode: Encode) -> tuple[np.ndarray, np.ndarray]:
-    """As `encode_whole`, of a tokenizer that splits at blanks."""
+    Args:
+        texts: large_string.
+        of_words: encodes words without white space.
+        of_texts: encodes any text; for those with other white space than single blanks.
+    """
     uneven = pc.match_substring_regex(texts, _UNEVEN).to_numpy(zero_copy_only=False)
     uneven |= pc.equal(texts, "").to_numpy(zero_copy_only=False)
     even = texts.filter(pa.array(~uneven)) if uneven.any() else texts
@@ -52,13 +55,13 @@ def encode_words(texts: pa.Array, encode: Encode) -> tuple[np.ndarray, np.ndarra
     cuts = words.offsets.to_numpy()
     coded = words.flatten().dictionary_encode()
     codes = coded.indices.to_numpy(zero_copy_only=False)
-    ids, starts = encode(coded.dictionary.to_pylist())
+    ids, starts = of_words(coded.dictionary.to_pylist())
     lengths = np.diff(starts)[codes]
     flat = ids[ranges(starts[:-1][codes], lengths)]
     offsets = offsets_of(lengths)[cuts - cuts[0]]
     if not uneven.any():
         return flat, offsets
-    others, other_offsets = encode(texts.filter(pa.array(uneven)).to_pylist())
+    others, other_offsets = of_texts(texts.filter(pa.array(uneven)).to_pylist())
     both, both_offsets = np.concatenate([flat, others]), np.zeros(len(texts), np.int64)
     every = np.zeros(len(texts), np.int64)
     both_offsets[~uneven], both_offsets[uneven] = offsets[:-1], len(flat) + other_offsets[:-1]

@@ -67,6 +67,7 @@ def test_parts_do_not_change_ids(monkeypatch):
     expected = both(TRICKY)
     monkeypatch.setattr(bpe, "_BATCH", 3)
     monkeypatch.setattr(bpe, "_CALL", 2)
+    monkeypatch.setattr(bpe, "_WORDS", 4)
     assert both(TRICKY) == expected
 
 
