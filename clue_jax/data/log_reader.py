@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from clue_jax.config import SERVICE_NAME, PrepareConfig, SourceConfig
 from clue_jax.console import say
-from clue_jax.data import columns, row_filters, tables
+from clue_jax.data import columns, row_filters, tables, timestamps
 from clue_jax.data.rejects import Reject, Rejects
 from clue_jax.errors import DataError
 
@@ -76,9 +76,9 @@ class LogReader:
         self.name = source.service or source.path
         self.now = time.time()
         self.start = (
-            columns.iso_seconds(source.start, "config.sources: start") if source.start else None
+            timestamps.iso_seconds(source.start, "config.sources: start") if source.start else None
         )
-        self.end = columns.iso_seconds(source.end, "config.sources: end") if source.end else None
+        self.end = timestamps.iso_seconds(source.end, "config.sources: end") if source.end else None
         self.template_columns = columns.template_columns(source.text)
         named = [source.user_id, source.order, source.item_id, source.split, source.service_column]
         named += [*self.template_columns, *(rule.column for rule in source.keep)]
@@ -178,12 +178,12 @@ class LogReader:
             self.tally.rows += len(batch)
             return np.arange(self.tally.rows - len(batch), self.tally.rows), kept
         if source.timestamp:
-            times, problem, shown = columns.times(batch.columns[name], name, self.now)
+            times, problem, shown = timestamps.times(batch.columns[name], name, self.now)
         else:
-            times, problem, shown = columns.orders(batch.columns[name], name)
+            times, problem, shown = timestamps.orders(batch.columns[name], name)
         check = _Check(batch.rows, kept, found)
         for reason in set(problem[kept]) - {""}:
-            value = None if reason == columns.MISSING else shown
+            value = None if reason == timestamps.MISSING else shown
             check.reject(problem == reason, name, reason, value)
         kept = check.alive
         if self.start is not None:
