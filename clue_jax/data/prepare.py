@@ -36,6 +36,9 @@ from clue_jax.errors import ConfigError, DataError
 
 ITEMS_PER_SHARD = 100_000
 
+# Settings that change no byte of a shard: finished ones are reused though these differ.
+_WITHOUT_EFFECT = ("source", "overwrite", "memory_mb")
+
 # Another version of these may write other bytes, so that shards of both would not fit together.
 _WRITERS = ("array_record", "numpy", "tokenizers")
 
@@ -57,7 +60,7 @@ def prepare(config: PrepareConfig, out: str) -> None:
     identity = {
         "schema_version": SCHEMA_VERSION,
         "inputs": inputs,
-        "config": {k: v for k, v in to_json(config).items() if k not in ("source", "overwrite")},
+        "config": {k: v for k, v in to_json(config).items() if k not in _WITHOUT_EFFECT},
         "tokenizer": given.identity if given else None,
         "pseudonym_key_id": pseudonyms.key_id if pseudonyms else None,
         "writers": {name: importlib.metadata.version(name) for name in _WRITERS},
