@@ -22,7 +22,7 @@ from clue_jax.config import (
     validate_export,
 )
 from clue_jax.console import progress, say
-from clue_jax.data.histories import tokenize
+from clue_jax.data.item_tokens import tokenize
 from clue_jax.data.items import ItemTable
 from clue_jax.data.ragged import offsets_of
 from clue_jax.data.records import Users, concatenate, visible
@@ -242,7 +242,10 @@ def _item_rows(dataset: Dataset, model_version: str) -> Rows:
 
 
 def _history_of_each(items: ItemTable, dataset: Dataset) -> Users:
-    tokens = tokenize(items, dataset.tokenizer, dataset.manifest["max_item_tokens"])
+    services = pa.array(items.services, pa.large_string())
+    texts = pa.array(items.texts, pa.large_string())
+    most = dataset.manifest["max_item_tokens"]
+    tokens = tokenize(services, texts, dataset.tokenizer, most)
     one_each = offsets_of(np.ones(len(items), np.int64))
     return Users(
         user_ids=items.item_ids.astype(str).astype(object),

@@ -35,6 +35,7 @@ class SynthesizeConfig:
     overwrite: bool = False
 
 
+MIN_MEMORY_MB = 512
 SERVICE_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"  # it becomes part of a column's name
 
 
@@ -127,9 +128,13 @@ class PrepareConfig:
     max_bad_rows: int = 0  # rows that may be malformed before the stage stops
     max_text_bytes: int = 10_000  # longer texts are rejected rows
     max_item_tokens: int = 64  # tokens kept of an item, guide token included
+    drop_repeats: bool = False  # of equal user, service, time and text keep one; else count them
+    max_behaviours: int = 0  # per user; users with more are dropped as robots; 0: no bound
+    min_service_behaviours: int = 1  # per user and service; shorter histories are dropped
     min_behaviours: int = 1  # per user, over all services; users with fewer are dropped
     max_history: int = 4_096  # behaviours kept per user and service, the newest
     users_per_shard: int = 4_096
+    memory_mb: int = 2_048  # resident memory to stay within, however large the logs
     overwrite: bool = False
 
 
@@ -207,9 +212,22 @@ def validate_prepare(config: PrepareConfig) -> None:
         "split",
         f"validation={split.validation} and test={split.test} leave no user for training",
     )
-    for name in ("max_item_tokens", "min_behaviours", "max_history", "users_per_shard"):
+    for name in (
+        "max_item_tokens",
+        "min_behaviours",
+        "min_service_behaviours",
+        "max_history",
+        "users_per_shard",
+    ):
         value = getattr(config, name)
         require(value >= 1, name, f"{value} must be at least 1")
+    require(config.max_behaviours >= 0, "max_behaviours", f"{config.max_behaviours} is negative")
+    require(
+        config.memory_mb >= MIN_MEMORY_MB,
+        "memory_mb",
+        f"{config.memory_mb} is too little; the program itself and one batch of rows take about"
+        f" {MIN_MEMORY_MB}",
+    )
     require(config.max_item_tokens >= 2, "max_item_tokens", "must hold the guide and one token")
     require(config.max_bad_rows >= 0, "max_bad_rows", f"{config.max_bad_rows} is negative")
     require(config.max_text_bytes >= 1, "max_text_bytes", "must be at least 1")

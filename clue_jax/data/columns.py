@@ -1,11 +1,10 @@
-"""Columns of log tables -> texts, ids and times; arrays in, arrays out.
+"""Columns of log tables -> texts and ids; arrays in, arrays out.
 
 Everything is computed for a batch of B rows at once; per-value Python runs on bad values only.
 """
 
 from __future__ import annotations
 
-import datetime
 import re
 
 import numpy as np
@@ -14,30 +13,12 @@ import pyarrow.compute as pc
 
 from clue_jax.errors import ConfigError, DataError
 
-MILLISECONDS_FROM = 10**11  # an epoch of this size or more is in milliseconds
-DAY_SECONDS = 86_400
-
-MISSING = "is missing"
-NOT_A_TIME = "is not an ISO date or an epoch"
-AMBIGUOUS = "could be a date or an epoch; write it as 2024-01-31"
-NEGATIVE = "is before 1970"
-FUTURE = "is later than tomorrow"
-NOT_AN_ORDER = "is not a whole number"
-
 _SPACE = r"[\s\v\p{Z}\x{85}]+"
-_ISO = (
-    r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
-    r"([T ]([01]\d|2[0-3])(:[0-5]\d(:[0-5]\d(\.\d+)?)?)?(Z|[+-]\d{2}(:?\d{2})?)?)?$"
-)
-_ZONE = r"[T ].*(Z|[+-]\d{2}(:?\d{2})?)$"
 
 
 def mask_of(values: pa.Array) -> np.ndarray:
     """Arrow booleans -> [B] bool; null is False."""
     return pc.fill_null(values, False).to_numpy(zero_copy_only=False)
-
-
-# -------------------------------------------------------------------------------- texts and ids
 
 
 def texts(column: pa.Array, name: str) -> tuple[pa.Array, np.ndarray]:
@@ -150,7 +131,7 @@ def render(template: str, columns: dict[str, pa.Array]) -> pa.Array:
         for position, piece in enumerate(pieces)
     ]
     text = pc.binary_join_element_wise(*filled, pa.scalar("", pa.large_string()))
-    text = pc.utf8_trim_whitespace(pc.replace_substring_regex(text, _SPACE, " "))
+    text = pc.utf8_trim_whitespace(_single_blanks(text))
     separators = sorted({c for c in "".join(pieces[::2]) if not c.isalnum() and not c.isspace()})
     if not separators:
         return text
@@ -160,129 +141,10 @@ def render(template: str, columns: dict[str, pa.Array]) -> pa.Array:
     return pc.if_else(pa.array(missing), bare, text)
 
 
-# --------------------------------------------------------------------------------------- times
-
-
-def times(column: pa.Array, name: str, now: float) -> tuple[np.ndarray, np.ndarray, pa.Array]:
-    """Times as epoch seconds; those without a zone are in UTC, fractions of a second are dropped.
-
-    Understands Arrow timestamps and dates, ISO dates and times, and epochs, as numbers or as text;
-    an epoch whose absolute value is at least 1e11 is in milliseconds. A number that could be
-    YYYYMMDD is refused, as it would pass for a moment in August 1970.
-
-    Returns:
-        seconds [B] int64 (0 where there is a problem); problem [B] object, a reason or ''; the
-        values as text [B], to be shown.
-
-    Raises:
-        DataError: the column holds lists or structures.
-    """
-    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-        seconds = _timestamp_seconds(column)
-        shown = seconds.cast(pa.timestamp("s")).cast(pa.large_string())
-        problem = np.full(len(column), "", object)
-    else:
-        if pa.types.is_floating(column.type):
-            column = _rounded_down(column)
-        shown, invalid = texts(column, name)
-        seconds, compact = _text_seconds(pc.utf8_trim_whitespace(shown))
-        problem = np.where(compact, AMBIGUOUS, "").astype(object)
-        problem[invalid] = NOT_A_TIME
-    unread = mask_of(seconds.is_null())
-    blank = unread & empty(shown)
-    found = pc.fill_null(seconds, 0).to_numpy(zero_copy_only=False)
-    for where, reason in (
-        (unread & ~blank, NOT_A_TIME),
-        (blank, MISSING),
-        (found < 0, NEGATIVE),
-        (found > now + DAY_SECONDS, FUTURE),
-    ):
-        problem[where & (problem == "")] = reason
-    return np.where(problem == "", found, 0), problem, shown
-
-
-def _timestamp_seconds(column: pa.Array) -> pa.Array:
-    # Arrow counts from 1970 in the column's unit, in UTC also where a zone is named.
-    if pa.types.is_date(column.type):
-        return column.cast(pa.timestamp("s")).cast(pa.int64())
-    per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[column.type.unit]
-    return _floor_divide(column.cast(pa.int64()), per_second)
-
-
-def _floor_divide(values: pa.Array, by: int) -> pa.Array:
-    # Arrow rounds towards zero, which would make the last instant of 1969 pass for 1970.
-    quotient = pc.divide(values, by)
-    return pc.if_else(
-        pc.less(values, pc.multiply(quotient, by)), pc.subtract(quotient, 1), quotient
-    )
-
-
-def _rounded_down(column: pa.Array) -> pa.Array:
-    """Floats as int64; null where there is no such number."""
-    values = pc.floor(column.cast(pa.float64()))
-    known = pc.less(pc.abs(values), 2.0**62)
-    return pc.if_else(known, values, None).cast(pa.int64())
-
-
-def _text_seconds(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """Epochs and ISO dates [B] as seconds [B] (null: neither); where a number looks like a date."""
-    numeric = pc.match_substring_regex(values, r"^[+-]?\d{1,18}(\.\d*)?$")
-    epochs = pc.if_else(numeric, values, None)
-    epochs = pc.replace_substring_regex(epochs, r"^\+|\..*$", "").cast(pa.int64())
-    compact = pc.and_(pc.greater_equal(epochs, 19_000_101), pc.less_equal(epochs, 20_991_231))
-    large = pc.greater_equal(pc.abs(epochs), MILLISECONDS_FROM)
-    epochs = pc.if_else(large, _floor_divide(epochs, 1_000), epochs)
-    # Distinct texts are parsed once: logs repeat their times.
-    dates = pc.if_else(numeric, None, values).dictionary_encode()
-    iso = _iso_seconds(dates.dictionary).take(dates.indices)
-    return pc.coalesce(epochs, iso), mask_of(compact)
-
-
-def _iso_seconds(dates: pa.Array) -> pa.Array:
-    """ISO dates [B] as epoch seconds [B] int64; null where one is not a date."""
-    iso = pc.if_else(pc.match_substring_regex(dates, _ISO), dates, None)
-    iso = pc.replace_substring_regex(iso, r"\.\d+", "")
-    zoned = pc.match_substring_regex(iso, _ZONE)
-    utc = _cast_dates(pc.if_else(zoned, iso, None), pa.timestamp("s", "UTC"))
-    return pc.coalesce(utc, _cast_dates(pc.if_else(zoned, None, iso), pa.timestamp("s")))
-
-
-def _cast_dates(dates: pa.Array, kind: pa.DataType) -> pa.Array:
-    try:
-        return dates.cast(kind).cast(pa.int64())
-    except pa.ArrowInvalid:  # one of them is no day of the calendar, such as February 30
-        return pa.array([_calendar_seconds(value) for value in dates.to_pylist()], pa.int64())
-
-
-def _calendar_seconds(value: str | None) -> int | None:
-    try:
-        moment = None if value is None else datetime.datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    if moment is None:
-        return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
-    return int(moment.timestamp())
-
-
-def iso_seconds(value: str, key: str) -> int:
-    """One ISO date of a config as epoch seconds.
-
-    Raises:
-        ConfigError: it is not one; names `key`.
-    """
-    seconds = _iso_seconds(pa.array([value], pa.large_string()))[0].as_py()
-    if seconds is None:
-        raise ConfigError(f"{key}: {value!r} is not an ISO date such as 2024-01-31")
-    return seconds
-
-
-def orders(column: pa.Array, name: str) -> tuple[np.ndarray, np.ndarray, pa.Array]:
-    """Like `times`, for a column with the order within a user's history: whole numbers."""
-    shown, _ = texts(column, name)
-    spelled = identities(shown)
-    valid = pc.fill_null(pc.match_substring_regex(spelled, r"^-?\d{1,18}$"), False)
-    values = pc.fill_null(pc.if_else(valid, spelled, None).cast(pa.int64()), 0)
-    problem = np.where(mask_of(valid), "", NOT_AN_ORDER).astype(object)
-    problem[empty(shown)] = MISSING
-    return values.to_numpy(zero_copy_only=False), problem, shown
+def _single_blanks(text: pa.Array) -> pa.Array:
+    # Replacing is slow, and most texts have nothing to replace.
+    uneven = pc.match_substring_regex(text, r"  |[\t-\r\x{85}\p{Zl}\p{Zp}]|[^\P{Zs} ]")
+    if not pc.any(uneven).as_py():
+        return text
+    mended = pc.replace_substring_regex(text.filter(uneven), _SPACE, " ")
+    return pc.replace_with_mask(text, uneven, mended)

@@ -1,4 +1,4 @@
-"""Reads the log tables of one source: filters and checks their rows, encodes what is left.
+"""Reads the log tables of one source: filters and checks their rows, hands on what is left.
 
 Filters come before checks, so that a cancelled order without a customer is filtered, not rejected;
 a rejected row counts once, under the first of its problems.
@@ -16,64 +16,69 @@ import pyarrow as pa
 
 from clue_jax.config import SERVICE_NAME, PrepareConfig, SourceConfig
 from clue_jax.console import say
-from clue_jax.data import columns, row_filters, tables
+from clue_jax.data import columns, row_filters, tables, timestamps
 from clue_jax.data.rejects import Reject, Rejects
 from clue_jax.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 MAX_ID_BYTES = 1_000
+MAX_SERVICES = 256  # more speak for a wrong `service_column`
 
 
-class Codes:
-    """Grows a dictionary of distinct texts; Python sees each distinct text of a batch once."""
+@dataclass(frozen=True)
+class Behaviours:
+    """The usable rows of one batch: B behaviours in order of appearance."""
 
-    def __init__(self) -> None:
-        self.values: dict[str, int] = {}
-        self.parts: list[np.ndarray] = []
+    users: pa.Array  # [B] large_string: ids as the logs have them
+    services: pa.Array  # [B] large_string
+    service: np.ndarray  # [B] int16, the services as numbered in order of appearance
+    texts: pa.Array  # [B] large_string
+    source_ids: pa.Array  # [B] large_string, '' where the source has none
+    times: np.ndarray  # [B] int64: epoch s, or the order column, or the order of appearance
+    splits: np.ndarray  # [B] int8 position in SPLITS; -1 where the source has none
+    rows: np.ndarray  # [B] int64, number of each row in its file
+    first: int  # behaviours before this batch
+    file: str  # as errors name it
+    split_column: str  # '' where the source has none
 
-    def encode(self, values: pa.Array) -> np.ndarray:
-        """[B] text without nulls -> [B] int32 codes, also kept as the next part."""
-        encoded = values.dictionary_encode()
-        known = self.values
-        distinct = [known.setdefault(v, len(known)) for v in encoded.dictionary.to_pylist()]
-        codes = np.array(distinct, np.int32)[encoded.indices.to_numpy(zero_copy_only=False)]
-        self.parts.append(codes)
-        return codes
+    def __len__(self) -> int:
+        return len(self.rows)
 
-    def array(self) -> np.ndarray:
-        """[J] object, the distinct texts in order of their codes."""
-        return np.array(list(self.values), dtype=object)
+
+Sink = Callable[[Behaviours], None]
 
 
 @dataclass
-class Collected:
-    """What all sources have given so far; parts are batches, end to end."""
+class Tally:
+    """What all sources have given so far, in numbers."""
 
-    users: Codes = field(default_factory=Codes)
-    services: Codes = field(default_factory=Codes)
-    texts: Codes = field(default_factory=Codes)
-    source_ids: Codes = field(default_factory=Codes)
-    times: list[np.ndarray] = field(default_factory=list)
-    splits: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int8))  # [>=N], -1 unknown
+    services: dict[str, int] = field(default_factory=dict)  # numbered as they appear
     filtered: Counter[str] = field(default_factory=Counter)
+    behaviours: int = 0
     rows: int = 0  # read from sources that say neither when nor in which order
 
 
 class LogReader:
-    """Reads the files of one source into the columns collected so far."""
+    """Reads the files of one source and hands their usable rows on, a batch at a time."""
 
     def __init__(
-        self, config: PrepareConfig, source: SourceConfig, into: Collected, rejects: Rejects
+        self,
+        config: PrepareConfig,
+        source: SourceConfig,
+        tally: Tally,
+        rejects: Rejects,
+        sink: Sink,
     ):
-        self.config, self.source, self.into, self.rejects = config, source, into, rejects
+        self.config, self.source, self.rejects, self.sink = config, source, rejects, sink
+        self.tally = tally
         for rule in source.keep:
             row_filters.check_rule(rule)
         self.name = source.service or source.path
         self.now = time.time()
         self.start = (
-            columns.iso_seconds(source.start, "config.sources: start") if source.start else None
+            timestamps.iso_seconds(source.start, "config.sources: start") if source.start else None
         )
-        self.end = columns.iso_seconds(source.end, "config.sources: end") if source.end else None
+        self.end = timestamps.iso_seconds(source.end, "config.sources: end") if source.end else None
         self.template_columns = columns.template_columns(source.text)
         named = [source.user_id, source.order, source.item_id, source.split, source.service_column]
         named += [*self.template_columns, *(rule.column for rule in source.keep)]
@@ -118,14 +123,37 @@ class LogReader:
         splits = self._splits(text, invalid, check)
         self.rejects.add(file.name, str(file.path), found)
 
-        alive, into = check.alive, self.into
+        alive = check.alive
+        if not alive.any():
+            return
         mask = pa.array(alive)
-        into.times.append(times[alive])
-        codes = into.users.encode(users.filter(mask))
-        into.texts.encode(texts.filter(mask))
-        into.source_ids.encode(source_ids.filter(mask))
-        into.services.encode(services.filter(mask))
-        self._settle(file, batch.rows[alive], codes, splits[alive])
+        services = services.filter(mask)
+        usable = Behaviours(
+            users=users.filter(mask),
+            services=services,
+            service=self._codes(services),
+            texts=texts.filter(mask),
+            source_ids=source_ids.filter(mask),
+            times=times[alive],
+            splits=splits[alive],
+            rows=batch.rows[alive],
+            first=self.tally.behaviours,
+            file=str(file.path),
+            split_column=self.source.split,
+        )
+        self.tally.behaviours += len(usable)
+        self.sink(usable)
+
+    def _codes(self, services: pa.Array) -> np.ndarray:
+        """Names [B] -> numbers [B] int16 in order of first appearance."""
+        known, encoded = self.tally.services, services.dictionary_encode()
+        codes = [known.setdefault(name, len(known)) for name in encoded.dictionary.to_pylist()]
+        if len(known) > MAX_SERVICES:
+            raise DataError(
+                f"more than {MAX_SERVICES} services, such as {list(known)[-1]!r}; does"
+                " `service_column` name the right column?"
+            )
+        return np.array(codes, np.int16)[encoded.indices.to_numpy(zero_copy_only=False)]
 
     def _filter(self, text: dict[str, pa.Array], rows: int) -> np.ndarray:
         """Rows every `keep` rule holds for: [B] bool; the first broken rule of a row counts."""
@@ -138,7 +166,7 @@ class LogReader:
 
     def _count(self, left_out: np.ndarray, rule: str) -> None:
         if left_out.any():
-            self.into.filtered[f"{self.name}: {rule}"] += int(left_out.sum())
+            self.tally.filtered[f"{self.name}: {rule}"] += int(left_out.sum())
 
     def _times(
         self, batch: tables.Batch, kept: np.ndarray, found: list[Reject]
@@ -147,15 +175,15 @@ class LogReader:
         source = self.source
         name = source.timestamp or source.order
         if not name:
-            self.into.rows += len(batch)
-            return np.arange(self.into.rows - len(batch), self.into.rows), kept
+            self.tally.rows += len(batch)
+            return np.arange(self.tally.rows - len(batch), self.tally.rows), kept
         if source.timestamp:
-            times, problem, shown = columns.times(batch.columns[name], name, self.now)
+            times, problem, shown = timestamps.times(batch.columns[name], name, self.now)
         else:
-            times, problem, shown = columns.orders(batch.columns[name], name)
+            times, problem, shown = timestamps.orders(batch.columns[name], name)
         check = _Check(batch.rows, kept, found)
         for reason in set(problem[kept]) - {""}:
-            value = None if reason == columns.MISSING else shown
+            value = None if reason == timestamps.MISSING else shown
             check.reject(problem == reason, name, reason, value)
         kept = check.alive
         if self.start is not None:
@@ -221,27 +249,6 @@ class LogReader:
             check.reject(columns.empty(spelled) & ~invalid[name], name, "is empty")
             check.reject(codes < 0, name, f"is not one of {', '.join(SPLITS)}", spelled)
         return codes
-
-    def _settle(
-        self, file: tables.LogFile, rows: np.ndarray, users: np.ndarray, splits: np.ndarray
-    ) -> None:
-        """Notes the split of each user; raises DataError when an earlier row says another."""
-        into = self.into
-        if (more := len(into.users.values) - len(into.splits)) > 0:
-            # Doubling, so that a growing number of users costs linear time.
-            grown = np.full(max(more, len(into.splits)), -1, np.int8)
-            into.splits = np.concatenate([into.splits, grown])
-        if not self.source.split:
-            return
-        before = into.splits[users]
-        into.splits[users] = splits
-        conflict = (before >= 0) & (before != splits) | (into.splits[users] != splits)
-        if conflict.any():
-            row = rows[np.flatnonzero(conflict)[0]]
-            raise DataError(
-                f"{file.path}:{row}: column {self.source.split!r}: its user is in two splits; give"
-                " each user one, or leave `split` empty to deal users to splits by a hash"
-            )
 
 
 class _Check:

@@ -1,15 +1,16 @@
 """`prepare`: behaviour logs -> users -> tokenised, sharded dataset and its manifest.
 
-    events.read_events -> histories.group -> tokenizer -> shards of users and items -> manifest.json
+    grouping.group_logs -> tokenizer -> shards of users and items -> manifest.json
 
 Output: manifest.json (last), tokenizer.json, users/ and items/ (TFDS folder datasets), and
-rejects.jsonl when rows were rejected. Equal logs and config give equal bytes; a rerun after a kill
-reuses what is finished.
+rejects.jsonl when rows were rejected. Equal logs and config give equal bytes. A rerun after a kill
+reads and groups the logs again, and reuses every shard that was finished.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 from typing import Any
 
 import numpy as np
@@ -19,18 +20,24 @@ from clue_jax import files
 from clue_jax.config import PrepareConfig, to_json, validate_prepare
 from clue_jax.console import progress, say
 from clue_jax.data import tokenizer as bpe
-from clue_jax.data.events import Events, read_events
-from clue_jax.data.histories import SPLITS, Histories, ItemTokens, group, tokenize, users_between
-from clue_jax.data.items import ItemTable, encode_items, item_features
+from clue_jax.data.accounts import Lengths
+from clue_jax.data.catalogue import Catalogue
+from clue_jax.data.grouping import Grouped, group_logs
+from clue_jax.data.items import encode_items, item_features
+from clue_jax.data.log_reader import SPLITS
 from clue_jax.data.manifest import SCHEMA_VERSION, fingerprint
 from clue_jax.data.privacy import Pseudonyms
 from clue_jax.data.records import encode_users, user_features
 from clue_jax.data.shards import Build, shard_bytes, shard_name, write_metadata
+from clue_jax.data.spill import scratch
 from clue_jax.data.tables import find_files
 from clue_jax.data.tokenizer import GENERIC_GUIDE, Tokenizer
 from clue_jax.errors import ConfigError, DataError
 
 ITEMS_PER_SHARD = 100_000
+
+# Settings that change no byte of a shard: finished ones are reused though these differ.
+_WITHOUT_EFFECT = ("source", "overwrite", "memory_mb")
 
 # Another version of these may write other bytes, so that shards of both would not fit together.
 _WRITERS = ("array_record", "numpy", "tokenizers")
@@ -53,7 +60,7 @@ def prepare(config: PrepareConfig, out: str) -> None:
     identity = {
         "schema_version": SCHEMA_VERSION,
         "inputs": inputs,
-        "config": {k: v for k, v in to_json(config).items() if k not in ("source", "overwrite")},
+        "config": {k: v for k, v in to_json(config).items() if k not in _WITHOUT_EFFECT},
         "tokenizer": given.identity if given else None,
         "pseudonym_key_id": pseudonyms.key_id if pseudonyms else None,
         "writers": {name: importlib.metadata.version(name) for name in _WRITERS},
@@ -62,7 +69,7 @@ def prepare(config: PrepareConfig, out: str) -> None:
         build = Build(staged, files.sha256_text(files.canonical_json(identity)))
         if build.finished:
             say(f"{staged}: continuing an interrupted build, {len(build.finished)} files finished")
-        manifest = _build(config, build, given)
+        manifest = _build(config, build, given, pseudonyms)
         manifest |= {
             "inputs": inputs,
             "pseudonym_key_id": identity["pseudonym_key_id"],
@@ -98,78 +105,84 @@ def _inputs(config: PrepareConfig) -> list[dict[str, Any]]:
     return entries
 
 
-def _build(config: PrepareConfig, build: Build, given: Tokenizer | None) -> dict[str, Any]:
+def _build(
+    config: PrepareConfig, build: Build, given: Tokenizer | None, pseudonyms: Pseudonyms | None
+) -> dict[str, Any]:
     """Writes everything but the manifest, and returns what it says about the contents."""
-    events = read_events(config, build.root / "rejects.jsonl")
-    say(f"{len(events):,} behaviours of {len(events.user_ids):,} users read")
-    histories = group(events, config)
-    tokenizer = _tokenizer(config, build, given, histories)
-    tokens = tokenize(histories.items, tokenizer, config.max_item_tokens)
-    splits = _write_users(config, build, histories, tokens)
-    items = _write_items(build, histories.items)
+    with scratch(build.root) as folder:
+        grouped = group_logs(config, folder, build.root / "rejects.jsonl", pseudonyms)
+        reading, catalogue, tallies = grouped.reading, grouped.catalogue, grouped.tallies
+        tokenizer = _tokenizer(config, build, given, grouped)
+        item_tokens, truncated = Lengths(), 0
+        with progress("prepare: items tokenised", catalogue.count) as advance:
+            for tokens in catalogue.tokenize(tokenizer, config.max_item_tokens):
+                item_tokens.add(np.diff(tokens.offsets))
+                truncated += tokens.truncated
+                advance(len(tokens.offsets) - 1)
+        splits = _write_users(config, build, grouped)
+        items = _write_items(build, catalogue)
     return {
         "schema_version": SCHEMA_VERSION,
         "name": config.name,
-        "services": list(histories.services),
-        "has_times": events.has_times,
+        "services": list(reading.services),
+        "has_times": reading.has_times,
         "splits": splits,
         "items": items,
         "tokenizer_sha256": tokenizer.identity,
         "vocab_size": tokenizer.vocab_size,
         "max_item_tokens": config.max_item_tokens,
-        "quantiles": _quantiles(histories, tokens),
-        **_accounts(events, histories, tokens),
+        "quantiles": {"item_tokens": item_tokens.spread(), "behaviours": tallies.quantiles()},
+        "rejects": reading.rejects,
+        "filtered": reading.filtered,
+        "duplicates": tallies.repeats,
+        "dropped": tallies.dropped,
+        "truncated_items": truncated,
     }
 
 
 def _tokenizer(
-    config: PrepareConfig, build: Build, given: Tokenizer | None, histories: Histories
+    config: PrepareConfig, build: Build, given: Tokenizer | None, grouped: Grouped
 ) -> Tokenizer:
     """The given tokenizer, or one trained on the texts of training users; saved in the dataset."""
+    services = grouped.reading.services
 
     def make() -> bytes:
         if given is not None:
             return given.serialized
-        items = histories.training_items()
-        # Rows are in order of a hash, so that the first ones are a fair sample.
-        texts = list(dict.fromkeys(histories.items.texts[items]))
-        texts = texts[: config.tokenizer.max_training_texts]
-        say(f"training the tokenizer on {len(texts):,} texts of training users")
-        return bpe.train(texts, histories.services, config.tokenizer.vocab_size).serialized
+        say(f"training the tokenizer on {len(grouped.texts):,} texts of training users")
+        return bpe.train(grouped.texts, services, config.tokenizer.vocab_size).serialized
 
     build.file("tokenizer.json", make)
     tokenizer = bpe.load(build.root / "tokenizer.json")
-    for service in histories.services:
+    grouped.texts.clear()
+    for service in services:
         if tokenizer.guide(service) == GENERIC_GUIDE:
             say(f"service {service!r}: not known to this tokenizer; it has the generic guide token")
     return tokenizer
 
 
-def _write_users(
-    config: PrepareConfig, build: Build, histories: Histories, tokens: ItemTokens
-) -> dict[str, Any]:
-    counts = histories.counts()
+def _write_users(config: PrepareConfig, build: Build, grouped: Grouped) -> dict[str, Any]:
+    services, store = grouped.reading.services, grouped.store
+    totals = np.sum(store.split_counts, axis=0)
     splits: dict[str, Any] = {}
-    with progress("prepare: users", len(histories.user_ids)) as advance:
-        for split, first, last in zip(
-            SPLITS, histories.split_offsets[:-1], histories.split_offsets[1:], strict=True
-        ):
-            starts = range(int(first), int(last), config.users_per_shard)
+    with progress("prepare: users", int(totals.sum())) as advance:
+        for number, (split, total) in enumerate(zip(SPLITS, totals.tolist(), strict=True)):
+            starts = range(0, total, config.users_per_shard)
             entries = []
             for shard, start in enumerate(starts):
-                stop = min(start + config.users_per_shard, int(last))
+                stop = min(start + config.users_per_shard, total)
 
-                def make(start: int = start, stop: int = stop) -> bytes:
-                    users = users_between(histories, tokens, start, stop)
-                    return shard_bytes(encode_users(users), build.root)
+                def make(number: int = number, start: int = start, stop: int = stop) -> bytes:
+                    parts = map(encode_users, store.users(number, start, stop))
+                    return shard_bytes(itertools.chain.from_iterable(parts), build.root)
 
                 name = shard_name("users", split, shard, len(starts))
                 entries.append(build.file(name, make, users=stop - start))
                 advance(stop - start)
-            behaviours = counts[first:last].sum(axis=0).tolist()
+            behaviours = grouped.tallies.split_behaviours[number].tolist()
             splits[split] = {
-                "users": int(last - first),
-                "behaviours": dict(zip(histories.services, behaviours, strict=True)),
+                "users": total,
+                "behaviours": dict(zip(services, behaviours, strict=True)),
                 "shards": entries,
             }
     by_split = {split: value["shards"] for split, value in splits.items()}
@@ -177,54 +190,22 @@ def _write_users(
     return splits
 
 
-def _write_items(build: Build, items: ItemTable) -> dict[str, Any]:
-    starts = range(0, len(items), ITEMS_PER_SHARD)
+def _write_items(build: Build, catalogue: Catalogue) -> dict[str, Any]:
+    starts = range(0, catalogue.count, ITEMS_PER_SHARD)
     entries = []
-    with progress("prepare: items", len(items)) as advance:
+    with progress("prepare: items", catalogue.count) as advance:
         for shard, start in enumerate(starts):
-            part = ItemTable(
-                *(column[start : start + ITEMS_PER_SHARD] for column in vars(items).values())
-            )
+            stop = min(start + ITEMS_PER_SHARD, catalogue.count)
 
-            def make(part: ItemTable = part) -> bytes:
-                return shard_bytes(encode_items(part), build.root)
+            def make(start: int = start, stop: int = stop) -> bytes:
+                parts = map(encode_items, catalogue.items(start, stop))
+                return shard_bytes(itertools.chain.from_iterable(parts), build.root)
 
             name = shard_name("items", "items", shard, len(starts))
-            entries.append(build.file(name, make, items=len(part)))
-            advance(len(part))
+            entries.append(build.file(name, make, items=stop - start))
+            advance(stop - start)
     write_metadata(build.root / "items", item_features(), {"items": entries}, "items")
-    return {"count": len(items), "shards": entries}
-
-
-# ------------------------------------------------------------------------------------ accounts
-
-
-def _quantiles(histories: Histories, tokens: ItemTokens) -> dict[str, Any]:
-    """p50, p90, p99 and maximum: tokens of distinct items, behaviours of users of each service."""
-    counts = histories.counts()
-    return {
-        "item_tokens": _spread(np.diff(tokens.offsets)),
-        "behaviours": {
-            service: _spread(counts[counts[:, s] > 0, s])
-            for s, service in enumerate(histories.services)
-        },
-    }
-
-
-def _spread(values: np.ndarray) -> dict[str, int]:
-    points = np.quantile(values, [0.5, 0.9, 0.99, 1.0], method="higher")
-    return dict(zip(("p50", "p90", "p99", "max"), points.astype(int).tolist(), strict=True))
-
-
-def _accounts(events: Events, histories: Histories, tokens: ItemTokens) -> dict[str, Any]:
-    dropped = dict(histories.dropped)
-    return {
-        "rejects": events.rejects,
-        "filtered": events.filtered,
-        "duplicates": dropped.pop("repeated behaviours (kept)"),
-        "dropped": dropped,
-        "truncated_items": tokens.truncated,
-    }
+    return {"count": catalogue.count, "shards": entries}
 
 
 def _tell(manifest: dict[str, Any], out: epath.PathLike, reused: int) -> None:

@@ -7,6 +7,7 @@ joining their bytes. The same arrays of all users end to end are the columns of 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -179,11 +180,36 @@ def user_features() -> tfds.features.FeaturesDict:
 
 
 def encode_record(features: dict[str, bytes]) -> bytes:
-    """A tf.Example with one bytes value per feature; equal features give equal bytes."""
-    example = tf_example_pb2.Example()
-    for name, value in features.items():
-        example.features.feature[name].bytes_list.value.append(value)
-    return example.SerializeToString(deterministic=True)
+    """A tf.Example with one bytes value per feature; equal features give equal bytes.
+
+    Those that protobuf's deterministic serialisation gives, several times faster: every level of
+    the message is a tag, a length and what is inside it, and features are in order of their names.
+    """
+    parts: list[bytes] = []
+    for name in sorted(features):
+        parts += (_head(name, len(features[name])), features[name])
+    content = b"".join(parts)
+    return b"\x0a" + _varint(len(content)) + content  # Example.features
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _head(name: str, size: int) -> bytes:
+    """What comes before a feature's value of `size` bytes; sizes repeat from record to record."""
+    head = b""
+    for tag in (b"\x0a", b"\x0a", b"\x12"):  # BytesList.value, Feature.bytes_list, the map's value
+        head = tag + _varint(size + len(head)) + head
+    key = name.encode("ascii")
+    head = b"\x0a" + _varint(len(key)) + key + head
+    return b"\x0a" + _varint(size + len(head)) + head
+
+
+def _varint(number: int) -> bytes:
+    """Seven bits a byte, the lowest first; all but the last byte have the high bit set."""
+    digits = []
+    while number > 0x7F:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes((*digits, number))
 
 
 def encode_users(users: Users) -> Iterator[bytes]:

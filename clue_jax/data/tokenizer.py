@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import pyarrow as pa
 import tokenizers
 from etils import epath
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from clue_jax.data.ragged import offsets_of
+from clue_jax.data.words import encode_words, splits_at_blanks
 from clue_jax.errors import ConfigError, DataError
 from clue_jax.files import write_bytes
 
@@ -25,7 +29,9 @@ FIRST_SERVICE_GUIDE = 2 + RESERVED_GUIDES
 BYTES = 256
 
 _FIXED = ("<pad>", "<guide>", *(f"<guide:{n}>" for n in range(RESERVED_GUIDES)))
-_BATCH = 10_000  # texts encoded in one call: bounds the memory of the library's own objects
+_BATCH = 1 << 16  # texts whose words are told apart together
+_WORDS = 1_000  # words that are one text to the library
+_CALL = 10_000  # texts encoded in one call: bounds the memory of the library's own objects
 
 
 def _service_token(service: str) -> str:
@@ -56,6 +62,7 @@ class Tokenizer:
                     f" {token!r}; only a tokenizer.json that `prepare` wrote has the guide tokens"
                 )
         self.serialized = serialized
+        self._by_words = splits_at_blanks(serialized)
         # Not part of tokenizer.json: without it a title that contains "<pad>" would become padding.
         self._bpe.encode_special_tokens = True
 
@@ -76,13 +83,44 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids int32 of each text, without guide token."""
-        encoded = []
-        for start in range(0, len(texts), _BATCH):
-            batch = self._bpe.encode_batch_fast(
-                list(texts[start : start + _BATCH]), add_special_tokens=False
+        flat, offsets = self._encode(texts)
+        return np.split(flat, offsets[1:-1]) if len(texts) else []
+
+    def encode_flat(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids of texts [J] end to end, int32, and their offsets [J + 1] int64."""
+        parts = [texts.slice(start, _BATCH) for start in range(0, len(texts), _BATCH)]
+        if self._by_words:
+            done = [encode_words(part, self._encode_words, self._encode) for part in parts]
+        else:
+            done = [self._encode(part.to_pylist()) for part in parts]
+        flat = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in done)])
+        lengths = [np.diff(offsets) for _, offsets in done]
+        return flat, offsets_of(np.concatenate([np.zeros(0, np.int64), *lengths]))
+
+    def _encode_words(self, words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """`_encode` of words, many of them in one call's text: objects of the library are dear."""
+        calls = [list(words[start : start + _WORDS]) for start in range(0, len(words), _WORDS)]
+        parts = [np.zeros(0, np.int32)]
+        lengths = np.zeros(len(words), np.int64)
+        found = self._bpe.encode_batch(calls, is_pretokenized=True, add_special_tokens=False)
+        for number, one in enumerate(found):
+            first = number * _WORDS
+            lengths[first : first + _WORDS] = np.bincount(
+                np.array(one.word_ids, np.int64), minlength=len(calls[number])
             )
-            encoded += [np.array(one.ids, np.int32) for one in batch]
-        return encoded
+            parts.append(np.array(one.ids, np.int32))
+        return np.concatenate(parts), offsets_of(lengths)
+
+    def _encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """As the library has it; texts in parts, to bound the memory of its objects."""
+        parts, lengths = [np.zeros(0, np.int32)], np.zeros(len(texts), np.int64)
+        for start in range(0, len(texts), _CALL):
+            texts_here = list(texts[start : start + _CALL])
+            batch = self._bpe.encode_batch_fast(texts_here, add_special_tokens=False)
+            ids = [one.ids for one in batch]
+            lengths[start : start + len(ids)] = [len(one) for one in ids]
+            parts.append(np.fromiter(itertools.chain.from_iterable(ids), np.int32))
+        return np.concatenate(parts), offsets_of(lengths)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of token ids; guide and padding tokens are left out."""

@@ -3,7 +3,6 @@ import json
 import time
 from dataclasses import replace
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,8 +10,8 @@ from etils import epath
 
 from clue_jax.config import Comparison, PrepareConfig, PseudonymConfig, RowFilter, SourceConfig
 from clue_jax.data import tables
-from clue_jax.data.events import read_events
 from clue_jax.errors import ConfigError, DataError
+from tests.collected import read_events
 
 DAY = 86_400
 GOOD = {"user_id": "u1", "timestamp": "1970-01-02", "text": "a cup", "item": 7, "split": "train"}
@@ -45,12 +44,7 @@ def read_rows(tmp_path, *rows, **settings):
 
 
 def decoded(events):
-    return [
-        (events.user_ids[user], events.services[service], events.texts[text], int(when))
-        for user, service, text, when in zip(
-            events.users, events.service, events.text, events.times, strict=True
-        )
-    ]
+    return list(zip(events.users, events.services, events.texts, events.times, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -70,10 +64,10 @@ def test_every_format_gives_the_same_events(tmp_path, name):
         ("u2", "shop", "a cup", 2 * DAY),
         ("u1", "shop", "a pen", DAY + 7),
     ]
-    assert events.source_ids[events.source_id].tolist() == ["7", "8", "7"]
-    assert events.splits.tolist() == ["train", "test"]
-    assert events.has_times
-    assert (events.rejects, events.filtered) == ({}, {})
+    assert events.source_ids == ["7", "8", "7"]
+    assert events.splits == {"u1": "train", "u2": "test"}
+    assert events.reading.has_times
+    assert (events.reading.rejects, events.reading.filtered) == ({}, {})
 
 
 def test_batches_do_not_change_events(tmp_path, monkeypatch):
@@ -97,7 +91,8 @@ def test_order_of_files_services_and_appearance(tmp_path):
             SourceConfig(path="a.jsonl", service="shop"),
         )
     )
-    assert events.services == ("shop", "b", "y", "zoo")
+    assert events.reading.services == ("shop", "b", "y", "zoo")
+    assert events.reading.service_order.tolist() == [2, 1, 3, 0]
     assert [row[:2] for row in decoded(events)] == [
         ("a", "y"),
         ("b", "b"),
@@ -111,17 +106,17 @@ def test_one_person_in_several_spellings(tmp_path):
     write(tmp_path / "b.csv", [GOOD | {"user_id": "12345.0"}])
     write(tmp_path / "c.jsonl", [GOOD | {"user_id": 12345}])
     sources = [SourceConfig(path=f"{n}", service="s") for n in ("a.parquet", "b.csv", "c.jsonl")]
-    assert read_events(config_of(tmp_path, *sources)).user_ids.tolist() == ["12345"]
+    assert read_events(config_of(tmp_path, *sources)).user_ids == ["12345"]
 
 
 def test_logs_without_dates(tmp_path):
     write(tmp_path / "a.csv", [GOOD | {"n": n} for n in (5, 3)])
     ordered = SourceConfig(path="a.csv", service="s", timestamp="", order="n")
     events = read_events(config_of(tmp_path, ordered))
-    assert events.times.tolist() == [5, 3]
-    assert not events.has_times
+    assert events.times == [5, 3]
+    assert not events.reading.has_times
     unordered = replace(ordered, order="")
-    assert read_events(config_of(tmp_path, unordered)).times.tolist() == [0, 1]
+    assert read_events(config_of(tmp_path, unordered)).times == [0, 1]
     dated = replace(ordered, timestamp="timestamp", order="")
     with pytest.raises(ConfigError, match="some have a timestamp and some have none"):
         read_events(config_of(tmp_path, ordered, dated))
@@ -152,7 +147,7 @@ def test_bad_rows_stop_or_are_counted(tmp_path, bad, message):
     assert "--config.max_bad_rows=N" in str(caught.value)
     events = read_rows(tmp_path, {}, bad, max_bad_rows=1)
     assert len(events) == 1
-    assert sum(events.rejects.values()) == 1
+    assert sum(events.reading.rejects.values()) == 1
     with pytest.raises(DataError, match="with 1 tolerated"):
         read_rows(tmp_path, {}, bad, bad, max_bad_rows=1)
 
@@ -167,7 +162,7 @@ def test_rejects_name_neither_people_nor_texts(tmp_path):
     written = [json.loads(line) for line in path.read_text().splitlines()]
     assert [record["row"] for record in written] == [2, 3, 4, 5]
     assert written[-1] == {"file": "x.jsonl", "row": 5, "column": "", "reason": "is not JSON"}
-    assert "Secret" not in path.read_text() + json.dumps(events.rejects)
+    assert "Secret" not in path.read_text() + json.dumps(events.reading.rejects)
 
 
 def test_bytes_that_are_not_utf8_in_parquet_and_csv(tmp_path):
@@ -177,8 +172,8 @@ def test_bytes_that_are_not_utf8_in_parquet_and_csv(tmp_path):
     for name in ("x.parquet", "x.csv"):
         config = config_of(tmp_path, SourceConfig(path=name, service="s"), max_bad_rows=1)
         events = read_events(config)
-        assert events.rejects == {"text: is not UTF-8": 1}
-        assert events.user_ids.tolist() == ["a"]
+        assert events.reading.rejects == {"text: is not UTF-8": 1}
+        assert events.user_ids == ["a"]
 
 
 def test_filters_come_before_checks(tmp_path):
@@ -196,19 +191,20 @@ def test_filters_come_before_checks(tmp_path):
     )
     events = read_events(config_of(tmp_path, source))
     assert len(events) == 1
-    assert events.filtered == {
+    assert events.reading.filtered == {
         "shop: quantity > 0": 2,
         "shop: before 1970-01-02": 1,
         "shop: from 1970-01-03 on": 1,
     }
-    assert events.rejects == {}
+    assert events.reading.rejects == {}
 
 
 def test_a_rule_on_the_column_of_times(tmp_path):
     write(tmp_path / "x.jsonl", [GOOD, GOOD | {"timestamp": None}])
     rule = RowFilter("timestamp", Comparison.PRESENT)
     source = SourceConfig(path="x.jsonl", service="shop", keep=(rule,))
-    assert read_events(config_of(tmp_path, source)).filtered == {"shop: timestamp is present": 1}
+    filtered = read_events(config_of(tmp_path, source)).reading.filtered
+    assert filtered == {"shop: timestamp is present": 1}
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.parquet"])
@@ -216,13 +212,26 @@ def test_a_user_in_two_splits(tmp_path, name):
     source = SourceConfig(path=name, service="shop", split="split")
     other = GOOD | {"user_id": "u2", "split": "test"}
     write(tmp_path / name, [GOOD, other, GOOD])
-    assert read_events(config_of(tmp_path, source)).splits.tolist() == ["train", "test"]
+    assert read_events(config_of(tmp_path, source)).splits == {"u1": "train", "u2": "test"}
     write(tmp_path / name, [GOOD, other, GOOD | {"split": "test"}])
     with pytest.raises(DataError, match=rf"{name}:\d: column 'split': its user is in two splits"):
         read_events(config_of(tmp_path, source))
     write(tmp_path / name, [GOOD, GOOD | {"split": "dev"}])
     with pytest.raises(DataError, match="'split': 'dev' is not one of train, validation, test"):
         read_events(config_of(tmp_path, source))
+
+
+def test_a_user_in_two_splits_is_found_though_forgotten(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "BATCH_ROWS", 2)
+    rows = [GOOD | {"user_id": f"u{n}"} for n in range(8)]
+    write(tmp_path / "x.parquet", [*rows, rows[3], rows[5] | {"split": "test"}, rows[6]])
+    source = SourceConfig(path="x.parquet", service="shop", split="split")
+    with pytest.raises(DataError, match=r"x\.parquet:10: column 'split': its user is in two"):
+        read_events(config_of(tmp_path, source), memory_bytes=0)
+    write(tmp_path / "x.parquet", [*rows, *rows])
+    events = read_events(config_of(tmp_path, source), memory_bytes=0)
+    assert events.user_ids == read_events(config_of(tmp_path, source)).user_ids
+    assert set(events.splits.values()) == {"train"} and len(events.splits) == 8
 
 
 def test_split_conflict_between_sources(tmp_path):
@@ -232,7 +241,7 @@ def test_split_conflict_between_sources(tmp_path):
     with pytest.raises(DataError, match=r"b.csv:1: .*two splits"):
         read_events(config_of(tmp_path, *sources))
     events = read_events(config_of(tmp_path, replace(sources[0], split=""), sources[1]))
-    assert events.splits.tolist() == ["test", ""]
+    assert events.splits == {"u1": "test", "new": ""}
 
 
 def test_a_service_without_a_row(tmp_path):
@@ -277,7 +286,10 @@ def test_pseudonyms(tmp_path, monkeypatch):
     settings = {"pseudonym": PseudonymConfig(key_env="CLUE_TEST_KEY")}
     plain = read_rows(tmp_path, {}, {"user_id": "u2"}, {})
     keyed = read_rows(tmp_path, {}, {"user_id": "u2"}, {}, **settings)
-    assert np.array_equal(plain.users, keyed.users)
+    for events in (plain, keyed):
+        one, two, again = events.hashes.tolist()
+        assert one == again != two
+    assert set(plain.hashes.tolist()).isdisjoint(keyed.hashes.tolist())
     assert all(len(user) == 64 for user in keyed.user_ids)
     assert len(set(keyed.user_ids)) == 2
 
@@ -287,7 +299,7 @@ def test_template_with_missing_values(tmp_path):
     write(tmp_path / "x.jsonl", [GOOD | row for row in rows])
     source = SourceConfig(path="x.jsonl", service="s", text="{brand} {text} | {category}")
     texts = read_events(config_of(tmp_path, source)).texts
-    assert texts.tolist() == ["Acme a cup", "a cup | Mugs"]
+    assert texts == ["Acme a cup", "a cup | Mugs"]
 
 
 @pytest.mark.parametrize(

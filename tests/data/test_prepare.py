@@ -249,28 +249,54 @@ def test_a_damaged_or_foreign_leftover_is_made_again(tmp_path, logs, monkeypatch
         epath.Path(tmp_path / "out").rmtree()
 
 
-def test_kill_minus_nine_and_again(tmp_path, logs):
+@pytest.mark.parametrize(
+    ("owner", "name", "at"),
+    [
+        ("stage", "shard_bytes", 3),
+        ("spill.Spill", "flush", 2),  # while logs are read
+        ("user_store.UserStore", "add", 1),  # while users are grouped
+        ("catalogue.Catalogue", "_save", 1),
+    ],
+)
+def test_kill_minus_nine_and_again(tmp_path, logs, owner, name, at):
     program = f"""
 import os, signal
-from clue_jax.data import prepare as stage
+from clue_jax.data import catalogue, prepare as stage, spill, user_store
 from tests.data.test_prepare import config_for
 from etils import epath
-real, count = stage.shard_bytes, []
+real, count = {owner}.{name}, []
 def dying(*args):
     count.append(1)
-    if len(count) == 3:
+    if len(count) == {at}:
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*args)
-stage.shard_bytes = dying
+{owner}.{name} = dying
 stage.prepare(config_for(epath.Path({str(logs)!r})), {str(tmp_path / "out")!r})
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, timeout=60)
     assert done.returncode == -signal.SIGKILL
     assert (tmp_path / "out.partial").exists() and not (tmp_path / "out").exists()
+    assert list((tmp_path / "out.partial").glob(".spill.*"))
     prepare(config_for(logs), str(tmp_path / "out"))
     prepare(config_for(logs), str(tmp_path / "undisturbed"))
     assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
+
+
+def test_a_rerun_in_other_memory_reuses_what_is_finished(tmp_path, logs, monkeypatch, capsys):
+    def dying(*args):
+        raise Killed
+
+    real = stage._write_items
+    monkeypatch.setattr(stage, "_write_items", dying)
+    with pytest.raises(Killed):
+        prepare(config_for(logs), str(tmp_path / "out"))
+    monkeypatch.setattr(stage, "_write_items", real)
+    prepare(config_for(logs, memory_mb=512), str(tmp_path / "out"))
+    users = len(list((tmp_path / "out" / "users").glob("*array_record*")))
+    assert f"{users + 1} finished files reused" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="memory_mb: 100 is too little"):
+        prepare(config_for(logs, memory_mb=100), str(tmp_path / "more"))
 
 
 # ------------------------------------------------------------------------------------- refusals

@@ -4,6 +4,7 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from tensorflow_datasets.proto import tf_example_pb2
 
 from clue_jax.data.ragged import offsets_of, ranges
 from clue_jax.data.records import (
@@ -149,3 +150,13 @@ def test_bytes_that_are_no_record_are_named(record):
     good = list(encode_users(random_users(0)))
     with pytest.raises(DataError, match="record 1: "):
         decode_users([good[0], record], SERVICES)
+
+
+@pytest.mark.parametrize("size", [0, 1, 40, *range(110, 135), 300, *range(16_370, 16_390), 70_000])
+def test_a_record_has_the_bytes_that_protobuf_gives(size):
+    rng = np.random.default_rng(size)
+    features = {"user_id": b"u" * 5, "tokens": rng.bytes(size), "a": b"", "b": rng.bytes(size // 2)}
+    example = tf_example_pb2.Example()
+    for name, value in features.items():
+        example.features.feature[name].bytes_list.value.append(value)
+    assert encode_record(features) == example.SerializeToString(deterministic=True)

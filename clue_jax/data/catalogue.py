@@ -1,0 +1,175 @@
+"""Distinct items of the kept behaviours: found range by range of identity, named, and tokenised.
+
+The catalogue that `Intake` spilled names every item of the logs, some more than once; the ranges of
+users say which are used, and by which behaviour first, whose id at the source is the item's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clue_jax.data.item_tokens import ItemTokens, tokenize
+from clue_jax.data.items import ItemTable
+from clue_jax.data.ragged import ranges
+from clue_jax.data.spill import Range, Spill, ranges_of
+from clue_jax.data.tokenizer import Tokenizer
+from clue_jax.data.user_store import UserStore
+from clue_jax.errors import DataError
+from clue_jax.files import storage_errors
+
+# What an item used by a range of users takes in memory beside its tokens, while merged.
+_USED_BYTES = 150
+_CHUNK_ITEMS = 8_192
+
+
+@dataclass(frozen=True)
+class Named:
+    """Items in order of identity, in Arrow: the items of one range."""
+
+    item_ids: np.ndarray  # [J] uint64
+    training: np.ndarray  # [J] bool, whether a training user has it
+    services: pa.Array  # [J] large_string
+    texts: pa.Array  # [J] large_string
+    source_ids: pa.Array  # [J] large_string
+
+
+class Catalogue:
+    """Items by ranges of identity, on disk once `collect` has gone through.
+
+    Attributes:
+        count: J, distinct items.
+    """
+
+    def __init__(
+        self, folder: Path, spill: Spill, store: UserStore, item_bytes: int, memory_bytes: int
+    ):
+        """Takes what was spilled; `item_bytes` is what the tokens of an item may take."""
+        self.folder, self.spill, self.store = folder, spill, store
+        weights = spill.weights + store.items * (_USED_BYTES + item_bytes)
+        self.ranges = ranges_of(weights, memory_bytes)
+        self.count = 0
+
+    def collect(self, most_texts: int) -> list[str]:
+        """Names all items, and returns the first distinct texts of training users in order of
+        identity, a hash: a fair sample."""
+        texts: dict[str, None] = {}
+        for number, span in enumerate(self.ranges):
+            named = self._named(span)
+            self.count += len(named.item_ids)
+            self._save(number, named)
+            if len(texts) < most_texts:
+                mine = named.texts.filter(pa.array(named.training))
+                for start in range(0, len(mine), _CHUNK_ITEMS):
+                    texts |= dict.fromkeys(mine.slice(start, _CHUNK_ITEMS).to_pylist())
+                    if len(texts) >= most_texts:
+                        break
+        return list(texts)[:most_texts]
+
+    def tokenize(self, tokenizer: Tokenizer, max_item_tokens: int) -> Iterator[ItemTokens]:
+        """Encodes every item once and hands its tokens to the users that have it; yields the
+        tokens of each range."""
+        for number, span in enumerate(self.ranges):
+            table = self._load(number).read_all()
+            services, texts = (table[n].combine_chunks() for n in ("service", "text"))
+            tokens = tokenize(services, texts, tokenizer, max_item_tokens)
+            item_ids, lengths = table["item_id"].to_numpy(), np.diff(tokens.offsets)
+            for users, used in self.store.used(span):
+                rows = np.searchsorted(item_ids, used[0])
+                flat = ranges(tokens.offsets[rows], lengths[rows])
+                self.store.add_tokens(users, tokens.tokens[flat], lengths[rows])
+            yield tokens
+
+    def items(self, first: int, last: int) -> Iterator[ItemTable]:
+        """Items `first` to `last` in order of identity, some at a time."""
+        passed = 0
+        for number in range(len(self.ranges)):
+            reader = self._load(number)
+            for chunk in range(reader.num_record_batches):
+                batch = reader.get_batch(chunk)
+                start, stop = max(first - passed, 0), min(last - passed, len(batch))
+                if start < stop:
+                    yield _item_table(batch.slice(start, stop - start))
+                passed += len(batch)
+            if passed >= last:
+                return
+
+    def _named(self, span: Range) -> Named:
+        blocks = [block for _, block in self.store.used(span)]
+        used = np.concatenate([np.zeros((3, 0), np.uint64), *blocks], axis=1)
+        used = used[:, np.lexsort((used[1], used[0]))]
+        starts = np.flatnonzero(np.diff(used[0], prepend=~used[0][:1]) != 0)
+        item_ids = used[0][starts]
+        if not len(item_ids):
+            nothing = pa.array([], pa.large_string())
+            return Named(item_ids, np.zeros(0, bool), nothing, nothing, nothing)
+        training = np.bitwise_or.reduceat(used[2] & np.uint64(1), starts) > 0
+        known = self.spill.table(span)
+        _check_identities(known, item_ids)
+        entries = known["entry"].to_numpy()
+        order = np.argsort(entries)
+        wanted = (used[2][starts] >> np.uint64(1)).astype(np.int64)
+        rows = order[np.searchsorted(entries, wanted, sorter=order)]
+        services, texts, source_ids = _parts(known["texts"].combine_chunks().take(pa.array(rows)))
+        return Named(item_ids, training, services, texts, source_ids)
+
+    def _save(self, number: int, named: Named) -> None:
+        columns = {
+            "item_id": pa.array(named.item_ids),
+            "service": named.services,
+            "source_id": named.source_ids,
+            "text": named.texts,
+        }
+        table, path = pa.table(columns), self._path(number)
+        with (
+            storage_errors(path),
+            pa.OSFile(str(path), "wb") as file,
+            pa.ipc.new_file(file, table.schema) as writer,
+        ):
+            writer.write_table(table, max_chunksize=_CHUNK_ITEMS)
+
+    def _load(self, number: int) -> pa.RecordBatchFileReader:
+        return pa.ipc.open_file(pa.OSFile(str(self._path(number))))
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"items-{number:05d}.arrow"
+
+
+def _parts(joined: pa.Array) -> list[pa.Array]:
+    """Texts joined by NUL -> service, text, id at the source."""
+    flat = pc.split_pattern(joined, "\0").flatten()
+    return [flat.take(pa.array(np.arange(part, len(flat), 3))) for part in range(3)]
+
+
+def _check_identities(known: pa.Table, item_ids: np.ndarray) -> None:
+    """Refuses two items of one identity among those that are used."""
+    identity = known["item"].to_numpy()
+    position = np.minimum(np.searchsorted(item_ids, identity), len(item_ids) - 1)
+    rows = np.flatnonzero(item_ids[position] == identity)
+    rows = rows[np.argsort(identity[rows], kind="stable")]
+    again = np.flatnonzero(identity[rows][1:] == identity[rows][:-1])
+    if not len(again):
+        return
+    texts = known["texts"].combine_chunks()
+    before, after = (_parts(texts.take(pa.array(rows[again + step]))) for step in (0, 1))
+    differ = [pc.not_equal(before[part], after[part]).to_numpy(False) for part in (0, 1)]
+    differs = differ[0] | differ[1]
+    if differs.any():
+        found = int(identity[rows[again[np.argmax(differs)]]])
+        raise DataError(
+            f"item {found:#018x}: two items share this 64-bit identity (one chance in many"
+            " millions); change the text template slightly"
+        )
+
+
+def _item_table(batch: pa.RecordBatch) -> ItemTable:
+    texts = [
+        np.array(batch.column(name).to_pylist(), object)
+        for name in ("service", "source_id", "text")
+    ]
+    return ItemTable(batch.column("item_id").to_numpy(), *texts)

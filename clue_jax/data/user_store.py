@@ -1,0 +1,169 @@
+"""Histories between grouping and encoding, on disk: a range of users after the other.
+
+Items are known by identity only until the catalogue has been read; each range lists its items
+(`used`), gets their tokens in the same order (`add_tokens`), and then gives users in full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from clue_jax.data.histories import Histories
+from clue_jax.data.ragged import offsets_of, ranges
+from clue_jax.data.records import Users
+from clue_jax.data.spill import BINS, Range, bins
+from clue_jax.files import storage_errors
+
+_CHUNK_USERS = 512  # in memory in full at a time, each at most `max_history` a service
+
+# Columns of `used`: identity, first behaviour, catalogue row and whether a training user has it.
+Used = np.ndarray  # [3, n] uint64
+
+
+class UserStore:
+    """Users of all ranges, in the order in which ranges were added.
+
+    Attributes:
+        split_counts: [3] users of each split for every range.
+        items: [BINS] items of all ranges by the leading bits of their identity.
+    """
+
+    def __init__(self, folder: Path, services: tuple[str, ...]):
+        self.folder, self.services = folder, services
+        self.split_counts: list[np.ndarray] = []
+        self.items = np.zeros(BINS)
+        self._open: tuple[int, _RangeItems] | None = None
+
+    def add(self, histories: Histories) -> None:
+        """Keeps the users of the next range."""
+        number = len(self.split_counts)
+        self.split_counts.append(histories.split_counts)
+        self.items += np.bincount(bins(histories.identities), minlength=BINS)
+        used = np.stack(
+            [
+                histories.identities,
+                histories.first_rows.astype(np.uint64),
+                histories.entries.astype(np.uint64) * np.uint64(2) + histories.training,
+            ]
+        )
+        table = _table(histories, len(self.services))
+        path = self._path(number, "users")
+        with (
+            storage_errors(path),
+            pa.OSFile(str(path), "wb") as file,
+            pa.ipc.new_file(file, table.schema) as writer,
+        ):
+            writer.write_table(table, max_chunksize=_CHUNK_USERS)
+        with storage_errors(path):
+            np.save(self._path(number, "used.npy"), used, allow_pickle=False)
+
+    def used(self, span: Range) -> list[tuple[int, Used]]:
+        """Items with an identity in `span`, by range of users; both in order."""
+        found = []
+        for number in range(len(self.split_counts)):
+            every = np.load(self._path(number, "used.npy"), mmap_mode="r")
+            cuts = [_first_key(bound) for bound in span]
+            first, last = (
+                np.searchsorted(every[0], np.array(cuts[:1], np.uint64))[0],
+                every.shape[1],
+            )
+            if span.last < BINS:
+                last = np.searchsorted(every[0], np.array(cuts[1:], np.uint64))[0]
+            if last > first:
+                found.append((number, np.array(every[:, first:last])))
+        return found
+
+    def add_tokens(self, number: int, tokens: np.ndarray, lengths: np.ndarray) -> None:
+        """Appends the tokens of the next items of a range of users, end to end."""
+        for name, values in (("tokens", tokens), ("lengths", lengths)):
+            path = self._path(number, name)
+            with storage_errors(path), path.open("ab") as stream:
+                stream.write(values.astype(np.int32).tobytes())
+
+    def users(self, split: int, first: int, last: int) -> Iterator[Users]:
+        """Users `first` to `last` of a split in full, some at a time."""
+        passed = 0
+        for number, counts in enumerate(self.split_counts):
+            here = int(counts[split])
+            start, stop = max(first - passed, 0), min(last - passed, here)
+            if start < stop:
+                before = int(counts[:split].sum())
+                yield from self._range_users(number, before + start, before + stop)
+            passed += here
+
+    def _range_users(self, number: int, first: int, last: int) -> Iterator[Users]:
+        if self._open is None or self._open[0] != number:
+            self._open = None  # before the next one, so that never two are in memory
+            self._open = (number, _RangeItems(*(self._path(number, n) for n in _ITEM_FILES)))
+        items = self._open[1]
+        with pa.OSFile(str(self._path(number, "users"))) as file, pa.ipc.open_file(file) as reader:
+            for chunk in range(first // _CHUNK_USERS, -(-last // _CHUNK_USERS)):
+                start = max(first - chunk * _CHUNK_USERS, 0)
+                stop = min(last - chunk * _CHUNK_USERS, _CHUNK_USERS)
+                yield self._in_full(reader.get_batch(chunk).slice(start, stop - start), items)
+
+    def _in_full(self, batch: pa.RecordBatch, items: _RangeItems) -> Users:
+        rows, item_lengths = _flat(batch.column("item_rows"))
+        behaviour_items, _ = _flat(batch.column("behaviour_items"))
+        behaviour_times, _ = _flat(batch.column("behaviour_times"))
+        counts, _ = _flat(batch.column("behaviour_counts"))
+        lengths = items.lengths[rows]
+        return Users(
+            user_ids=np.array(batch.column("user_id").to_pylist(), object),
+            services=self.services,
+            item_ids=items.identities[rows],
+            item_offsets=offsets_of(item_lengths),
+            tokens=items.tokens[ranges(items.offsets[rows], lengths)],
+            token_offsets=offsets_of(lengths),
+            behaviour_items=behaviour_items,
+            behaviour_times=behaviour_times,
+            behaviour_offsets=offsets_of(counts),
+        )
+
+    def _path(self, number: int, name: str) -> Path:
+        return self.folder / f"range-{number:05d}.{name}"
+
+
+_ITEM_FILES = ("used.npy", "lengths", "tokens")
+
+
+class _RangeItems:
+    """Identities and tokens of the items of a range of users."""
+
+    def __init__(self, used: Path, lengths: Path, tokens: Path):
+        self.identities = np.array(np.load(used, mmap_mode="r")[0])
+        self.lengths = np.fromfile(lengths, np.int32)
+        self.offsets = offsets_of(self.lengths)
+        self.tokens = np.fromfile(tokens, np.int32)
+
+
+def _first_key(bound: int) -> int:
+    """Least hash whose leading bits are `bound`."""
+    return min(bound, BINS - 1) << 48
+
+
+def _table(histories: Histories, width: int) -> pa.Table:
+    offsets = histories.behaviour_offsets
+    per_user = offsets[::width] if len(histories.user_ids) else np.zeros(1, np.int64)
+    per_count = np.arange(len(histories.user_ids) + 1) * width
+    columns = {
+        "item_rows": (histories.item_offsets, histories.item_rows),
+        "behaviour_items": (per_user, histories.behaviour_items),
+        "behaviour_times": (per_user, histories.behaviour_times),
+        "behaviour_counts": (per_count, np.diff(offsets)),
+    }
+    lists = {
+        name: pa.LargeListArray.from_arrays(pa.array(cuts, pa.int64()), pa.array(values))
+        for name, (cuts, values) in columns.items()
+    }
+    return pa.table({"user_id": pa.array(histories.user_ids, pa.large_string()), **lists})
+
+
+def _flat(lists: pa.LargeListArray) -> tuple[np.ndarray, np.ndarray]:
+    """Values of lists end to end, and the length of each."""
+    lengths = np.diff(lists.offsets.to_numpy())
+    return lists.flatten().to_numpy(), lengths

@@ -1,0 +1,148 @@
+"""Logs to histories against a pandas groupby, and texts to ids against encode_batch (row 13).
+
+    python tests/benchmarks/prepare.py --record
+
+Ours reads, checks, identifies and spills every behaviour, and leaves the grouped histories on disk,
+within `--memory_mb`; pandas holds all of it and checks nothing. Both peaks are in the line. The ids
+of both encoders are compared, not only their speed.
+"""
+
+import argparse
+import hashlib
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import numpy as np
+import pyarrow as pa
+from etils import epath
+
+from clue_jax.config import PrepareConfig, SourceConfig, TokenizerConfig
+from clue_jax.data import grouping, tokenizer
+from tests.benchmarks import harness, synthetic_log
+
+PEER = Path(__file__).parent / "peers" / "pandas_groupby.py"
+REACH = 4.0
+SERVICES = ("search", "shop", "news")
+
+
+def config_of(logs: str, memory_mb: int) -> PrepareConfig:
+    source = SourceConfig(
+        path="*.parquet", service_column="service", item_id="item_id", text="{title}"
+    )
+    # The texts that a tokenizer is trained on are no part of grouping.
+    unused = TokenizerConfig(max_training_texts=1)
+    return PrepareConfig(source=logs, sources=(source,), tokenizer=unused, memory_mb=memory_mb)
+
+
+def group_side(options: argparse.Namespace) -> dict:
+    config = config_of(options.logs, options.memory_mb)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        grouped = grouping.group_logs(config, Path(folder), epath.Path(folder) / "rejects", None)
+        seconds = time.perf_counter() - started
+    return {
+        "per_second": grouped.reading.behaviours / seconds,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def texts_of(count: int) -> pa.Array:
+    """Distinct titles, as the catalogue has them."""
+    items = np.arange(count)
+    return synthetic_log.titles(items, synthetic_log.words(4_096)).cast(pa.large_string())
+
+
+def encode_side(options: argparse.Namespace) -> dict:
+    texts = texts_of(options.texts)
+    trained = tokenizer.train(texts.slice(0, 20_000).to_pylist(), SERVICES, 4_096)
+    strings = texts.to_pylist()
+    size = sum(len(text.encode()) for text in strings)
+    started = time.perf_counter()
+    if options.side == "words":
+        flat, offsets = trained.encode_flat(texts)
+    else:
+        bpe = trained._bpe
+        ids = []
+        for start in range(0, len(strings), 10_000):
+            batch = bpe.encode_batch(strings[start : start + 10_000], add_special_tokens=False)
+            ids += [np.array(one.ids, np.int32) for one in batch]
+    seconds = time.perf_counter() - started
+    if options.side != "words":
+        flat, lengths = np.concatenate(ids), np.array([len(one) for one in ids])
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+    digest = hashlib.sha256(flat.tobytes() + offsets.astype(np.int64).tobytes()).hexdigest()
+    return {"per_second": size / seconds / 1e6, "ids": digest}
+
+
+def compare_grouping(options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        made = [f"--rows={options.rows}", f"--users={options.rows // 50}"]
+        made += [f"--items={options.rows // 50}", f"--out={folder}"]
+        synthetic_log.write(synthetic_log.arguments().parse_args(made))
+        ours = [sys.executable, __file__, "--side=group", f"--logs={folder}"]
+        ours.append(f"--memory_mb={options.memory_mb}")
+        peer = [harness.peer_python("pandas"), str(PEER), folder]
+        printed = harness.interleaved({"ours": ours, "peer": peer}, options.rounds)
+    emit(options, printed, f"events/s, {options.rows:,} behaviours", "pandas groupby")
+
+
+def compare_encoding(options: argparse.Namespace) -> None:
+    flags = [sys.executable, __file__, f"--texts={options.texts}"]
+    sides = {"ours": [*flags, "--side=words"], "peer": [*flags, "--side=encode_batch"]}
+    printed = harness.interleaved(sides, options.rounds)
+    digests = {one["ids"] for side in printed.values() for one in side}
+    if len(digests) != 1:
+        raise RuntimeError("the two encoders gave different ids")
+    metric = f"MB/s of {options.texts:,} distinct titles to identical ids"
+    emit(options, printed, metric, "tokenizers encode_batch")
+
+
+def emit(options: argparse.Namespace, printed: dict, metric: str, peer_name: str) -> None:
+    rates = {name: [one["per_second"] for one in side] for name, side in printed.items()}
+    ours, spread = harness.summary(rates["ours"])
+    peer, peer_spread = harness.summary(rates["peer"])
+    peaks = {
+        f"{name}_peak_mb": round(max(one["peak_mb"] for one in side))
+        for name, side in printed.items()
+        if "peak_mb" in side[0]
+    }
+    harness.emit(
+        options.record,
+        benchmark="prepare",
+        metric=metric,
+        ours=ours,
+        peer=peer,
+        peer_name=peer_name,
+        ratio=ours / peer,
+        reach=REACH,
+        spread=spread,
+        peer_spread=peer_spread,
+        rounds=options.rounds,
+        matmul_rate=harness.matmul_rate("float32"),
+        **peaks,
+    )
+
+
+def main() -> None:
+    parser = harness.options(__doc__)
+    parser.add_argument("--rows", type=int, default=2_000_000)
+    parser.add_argument("--texts", type=int, default=200_000)
+    parser.add_argument("--memory_mb", type=int, default=1_024)
+    parser.add_argument("--side", choices=("group", "words", "encode_batch"))
+    parser.add_argument("--logs", default="")
+    options = parser.parse_args()
+    if options.side:
+        print(json.dumps(group_side(options) if options.side == "group" else encode_side(options)))
+        return
+    compare_encoding(options)
+    compare_grouping(options)
+
+
+if __name__ == "__main__":
+    main()
