@@ -17,15 +17,16 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import jax
 
 from clue_jax.model import clue
-from clue_jax.model.chunked import Chunks
+from clue_jax.model.chunked import Chunks, Transfer
 from tests.benchmarks import harness, workloads
 from tests.benchmarks.steps import bench, config_of
 
 ROWS = 32  # of 64 tokens in a chunk; items are 16 tokens long, four to a row
 
 
-def at_once(compute, shared, lookup_XD, chunks: Chunks, rows: int) -> jax.Array:
+def at_once(compute, shared, lookup_XD, chunks: Chunks, rows: int, transfer: Transfer) -> jax.Array:
     """The only chunk in use, plainly differentiated: its activations wait for the way back."""
+    shared, lookup_XD = transfer.gather((shared, lookup_XD))
     index, fixed = jax.tree.map(lambda a: a[0], (chunks.index, chunks.fixed))
     return compute(shared, lookup_XD[index], fixed)[:rows]
 
@@ -61,23 +62,15 @@ def main() -> None:
     flags = [f"--users={options.users}", f"--width={options.width}"]
     sides = {n: [sys.executable, __file__, f"--side={n}", *flags] for n in ("ours", "plain")}
     found = harness.interleaved(sides, options.rounds)
-    (ours, spread), (plain, spread_plain) = (
-        harness.summary([run["seconds"] for run in found[name]]) for name in ("ours", "plain")
-    )
     shape = f"{options.users} users, width {options.width}, 4 + 4 layers"
     bytes_ours, bytes_plain = (found[n][0]["temporary_bytes"] for n in ("ours", "plain"))
-    harness.emit(
-        options.record,
+    harness.emit_medians(
+        options,
+        *([run["seconds"] for run in found[name]] for name in ("ours", "plain")),
         benchmark="microbatch",
         metric=f"seconds of a step in chunks / all at once, {shape}",
-        ours=ours,
-        peer=plain,
         peer_name="all rows at once, products with weights kept",
-        ratio=ours / plain,
         reach=1.36,
-        spread_ours=spread,
-        spread_peer=spread_plain,
-        rounds=options.rounds,
         bytes_ours=bytes_ours,
         bytes_peer=bytes_plain,
     )
