@@ -87,21 +87,13 @@ def main() -> None:
             1 / 1.5 if options.dtype == "float32" else 1 / 1.1,
         ),
     ):
-        (ours, spread), (peer, spread_peer) = (
-            harness.summary([run[key] for run in found[name]]) for name in ("ours", "peer")
-        )
-        harness.emit(
-            options.record,
+        harness.emit_medians(
+            options,
+            *([run[key] for run in found[name]] for name in ("ours", "peer")),
             benchmark="contrastive_loss",
             metric=f"{metric}, {what}",
-            ours=ours,
-            peer=peer,
             peer_name="open_clip's ClipLoss, torch",
-            ratio=ours / peer,
             reach=reach,
-            spread_ours=spread,
-            spread_peer=spread_peer,
-            rounds=options.rounds,
             loss_ours=found["ours"][0]["loss"],
             loss_peer=found["peer"][0]["loss"],
         )

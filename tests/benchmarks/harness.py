@@ -127,6 +127,23 @@ def emit(record: bool, **fields: Any) -> None:
             file.write(text + "\n")
 
 
+def emit_medians(
+    options: argparse.Namespace, ours: Sequence[float], peer: Sequence[float], **fields: Any
+) -> None:
+    """Emits the medians of both sides' rounds, their ratio and their spreads."""
+    (ours_median, spread), (peer_median, spread_peer) = summary(ours), summary(peer)
+    emit(
+        options.record,
+        ours=ours_median,
+        peer=peer_median,
+        ratio=ours_median / peer_median,
+        spread_ours=spread,
+        spread_peer=spread_peer,
+        rounds=options.rounds,
+        **fields,
+    )
+
+
 def revision() -> str:
     """Short hash of the commit, with -dirty when the checkout differs; results do not count."""
     commit = _git("rev-parse", "--short", "HEAD")

@@ -112,22 +112,13 @@ def compare(options: argparse.Namespace) -> None:
     for name, (_, reach) in PEERS.items():
         # Of a shared machine the wall clock tells what others were doing.
         for unit in ("second", "cpu_second"):
-            ours, peer = (
-                harness.summary([run[f"users_per_{unit}"] for run in found[side]])
-                for side in ("ours", name)
-            )
-            harness.emit(
-                options.record,
+            harness.emit_medians(
+                options,
+                *([run[f"users_per_{unit}"] for run in found[side]] for side in ("ours", name)),
                 benchmark="input",
                 metric=f"users per {unit.replace('_', ' ')} from disk to packed batches, {data}",
-                ours=ours[0],
-                peer=peer[0],
                 peer_name=name,
-                ratio=ours[0] / peer[0],
                 reach=reach,
-                spread_ours=ours[1],
-                spread_peer=peer[1],
-                rounds=options.rounds,
                 built_per_second=built,
             )
     compare_steps(options, again, data)

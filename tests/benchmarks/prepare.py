@@ -104,26 +104,18 @@ def compare_encoding(options: argparse.Namespace) -> None:
 
 
 def emit(options: argparse.Namespace, printed: dict, metric: str, peer_name: str) -> None:
-    rates = {name: [one["per_second"] for one in side] for name, side in printed.items()}
-    ours, spread = harness.summary(rates["ours"])
-    peer, peer_spread = harness.summary(rates["peer"])
     peaks = {
         f"{name}_peak_mb": round(max(one["peak_mb"] for one in side))
         for name, side in printed.items()
         if "peak_mb" in side[0]
     }
-    harness.emit(
-        options.record,
+    harness.emit_medians(
+        options,
+        *([one["per_second"] for one in printed[name]] for name in ("ours", "peer")),
         benchmark="prepare",
         metric=metric,
-        ours=ours,
-        peer=peer,
         peer_name=peer_name,
-        ratio=ours / peer,
         reach=REACH,
-        spread=spread,
-        peer_spread=peer_spread,
-        rounds=options.rounds,
         matmul_rate=harness.matmul_rate("float32"),
         **peaks,
     )

@@ -73,24 +73,15 @@ def compare(case: str, options, folder: str) -> None:
     theirs += [f"--item_layers={options.layers}", f"--service_layers={options.layers}"]
     theirs += ["--compile"] * options.compile
     found = harness.interleaved({"ours": ours, "peer": theirs}, options.rounds)
-    (mine, spread), (peer, spread_peer) = (
-        harness.summary([run["users_per_second"] for run in found[name]])
-        for name in ("ours", "peer")
-    )
     rates = [harness.summary([run["matmul_rate"] for run in found[n]])[0] for n in ("ours", "peer")]
-    harness.emit(
-        options.record,
+    harness.emit_medians(
+        options,
+        *([run["users_per_second"] for run in found[name]] for name in ("ours", "peer")),
         benchmark="train_step",
         metric=f"users/s, {case}, {options.users} users, width {options.width}, {options.layers} +"
         f" {options.layers} layers, {options.dtype}",
-        ours=mine,
-        peer=peer,
         peer_name=f"torch, padded{', compiled' if options.compile else ''}",
-        ratio=mine / peer,
         reach=REACH[case],
-        spread_ours=spread,
-        spread_peer=spread_peer,
-        rounds=options.rounds,
         matmul_rate_ours=rates[0],
         matmul_rate_peer=rates[1],
         slots_ours=found["ours"][0]["slots"],
