@@ -33,6 +33,14 @@ def say(message: str) -> None:
         print(message, flush=True)
 
 
+def size_text(count: float) -> str:
+    """Bytes with three digits and a unit."""
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 999.5 and len(units) > 1:
+        value, units = value / 1_000, units[1:]
+    return f"{value:.3g} {units[0]}"
+
+
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:,.0f}/s" if task.speed else "-/s")

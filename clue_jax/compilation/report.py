@@ -11,7 +11,9 @@ import jax
 
 from clue_jax.compilation.collectives import Collective, collectives
 from clue_jax.compilation.workload import Workload
+from clue_jax.console import size_text
 from clue_jax.parallel.chips import Chip
+from clue_jax.parallel.mesh import axes_text
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,6 @@ def _bounds(
 
 def lines(report: Report) -> list[str]:
     """The report for a terminal of 100 columns."""
-    mesh = " x ".join(f"{axis} {n}" for axis, n in report.mesh.items() if n > 1) or "data 1"
     slices = f"{report.slices} slices of " if report.slices > 1 else ""
     what = (
         f"{report.parameters:,} parameters, "
@@ -153,8 +154,9 @@ def lines(report: Report) -> list[str]:
         else "the loss alone, without keys, "
     )
     head = [
-        f"{slices}{report.topology}, {report.devices} devices, mesh {mesh}: {what}"
-        f"{report.batch_users:,} users a batch; compiled in {report.compile_seconds:.0f} s"
+        f"{slices}{report.topology}, {report.devices} devices, mesh"
+        f" {axes_text(report.mesh)}: {what}{report.batch_users:,} users a batch; compiled in"
+        f" {report.compile_seconds:.0f} s"
     ]
     if report.profile:
         head.append(
@@ -167,9 +169,9 @@ def lines(report: Report) -> list[str]:
 def _memory_lines(report: Report) -> list[str]:
     memory = dict(report.memory)
     total, usable = memory.pop("total"), memory.pop("usable")
-    parts = ", ".join(f"{name} {_size(value)}" for name, value in memory.items() if value)
-    share = f" of {_size(usable)} ({total / usable:.0%})" if usable else ""
-    return ["", f"bytes per device: {_size(total)}{share}: {parts}"]
+    parts = ", ".join(f"{name} {size_text(value)}" for name, value in memory.items() if value)
+    share = f" of {size_text(usable)} ({total / usable:.0%})" if usable else ""
+    return ["", f"bytes per device: {size_text(total)}{share}: {parts}"]
 
 
 def _collective_lines(report: Report) -> list[str]:
@@ -180,7 +182,7 @@ def _collective_lines(report: Report) -> list[str]:
         times = "?" if row["times"] is None else f"{row['count'] * row['times']:,}"
         where = " between slices" if row["between_slices"] else ""
         rows.append(
-            f"{_size(row['bytes']):>16}  {row['kind']:<20}{row['devices']:>6}{times:>8}"
+            f"{size_text(row['bytes']):>16}  {row['kind']:<20}{row['devices']:>6}{times:>8}"
             f"  {row['arrays']}{where}"
         )
     rest = len(report.collectives) - len(shown)
@@ -198,8 +200,8 @@ def _bound_lines(report: Report) -> list[str]:
         "",
         f"FLOPs per device: {flops['useful']:.3g} useful, {flops['executed']:.3g} with what is"
         " computed again",
-        f"the compiler counts {flops['compiler']:.3g} FLOPs and {_size(flops['compiler_bytes'])}"
-        " accessed, each loop's body once",
+        f"the compiler counts {flops['compiler']:.3g} FLOPs and"
+        f" {size_text(flops['compiler_bytes'])} accessed, each loop's body once",
         f"at least: {seconds}",
         f"step between {_time(bounds['overlapped'])} and {_time(bounds['serial'])} but for memory"
         f" traffic; MFU at most {bounds['mfu_overlapped']:.0%}, {bounds['mfu_serial']:.0%} if"
@@ -211,11 +213,3 @@ def _time(seconds: float | None) -> str:
     if seconds is None:
         return "?"
     return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
-
-
-def _size(count: float) -> str:
-    """Three digits and a unit of bytes."""
-    units = ["B", "kB", "MB", "GB", "TB"]
-    while count >= 999.5 and len(units) > 1:
-        count, units = count / 1_000, units[1:]
-    return f"{count:.3g} {units[0]}"

@@ -7,8 +7,9 @@ tensor  heads and hidden units of one group of users; the devices of a group enc
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -84,6 +85,11 @@ def _way_out(sizes: dict[str, int], devices: int) -> str:
     )
 
 
+def axes_text(shape: Mapping[str, int]) -> str:
+    """Axes of more than one device: `data 4 x fsdp 2`."""
+    return " x ".join(f"{axis} {n}" for axis, n in shape.items() if n > 1) or f"{DATA} 1"
+
+
 def single_device_mesh() -> Mesh:
     """A mesh of this process's first device."""
     return make_mesh(MeshConfig(), jax.local_devices()[:1])
@@ -104,11 +110,14 @@ def user_groups(mesh: Mesh) -> int:
     return mesh.shape[DATA] * mesh.shape[FSDP]
 
 
-def local_groups(mesh: Mesh) -> list[int]:
+@functools.cache
+def local_groups(mesh: Mesh) -> tuple[int, ...]:
     """Groups with a device of this process, ascending."""
     process = jax.process_index()
     by_group = mesh.devices.reshape(user_groups(mesh), -1)
-    return [g for g, group in enumerate(by_group) if any(d.process_index == process for d in group)]
+    return tuple(
+        g for g, group in enumerate(by_group) if any(d.process_index == process for d in group)
+    )
 
 
 def users_per_group(batch_users: int, mesh: Mesh) -> int:

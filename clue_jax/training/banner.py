@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import jax
-from jax.sharding import Mesh
 
 from clue_jax.config import EncoderConfig, PretrainConfig
+from clue_jax.console import size_text
 from clue_jax.data.batches import Batch, TrainBatches
 from clue_jax.model.attention import choose_kernels
 from clue_jax.model.sizes import parameter_count
+from clue_jax.parallel.mesh import axes_text
 
 
 def run_lines(config: PretrainConfig, batches: TrainBatches, vocab_size: int) -> list[str]:
@@ -19,7 +20,8 @@ def run_lines(config: PretrainConfig, batches: TrainBatches, vocab_size: int) ->
     """
     train, capacity = config.train, batches.capacity
     return [
-        f"{jax.device_count()} x {jax.devices()[0].device_kind}, mesh {_axes(batches.mesh)};"
+        f"{jax.device_count()} x {jax.devices()[0].device_kind}, mesh"
+        f" {axes_text(batches.mesh.shape)};"
         f" {parameter_count(config.encoder, vocab_size):,} parameters,"
         f" {config.encoder.precision.value}; attention: {_kernels(config.encoder)}",
         f"{train.batch_users} users a batch ({train.batch_users - 1} negatives per anchor),"
@@ -30,11 +32,6 @@ def run_lines(config: PretrainConfig, batches: TrainBatches, vocab_size: int) ->
         f" {capacity.view_chunks} chunks of {config.encoder.history_rows} x"
         f" {config.encoder.row_behaviours} behaviours; {_truncated(batches, config.encoder)}",
     ]
-
-
-def _axes(mesh: Mesh) -> str:
-    """Axes of more than one device: `data 4 x fsdp 2`."""
-    return " x ".join(f"{axis} {n}" for axis, n in mesh.shape.items() if n > 1) or "data 1"
 
 
 def _kernels(config: EncoderConfig) -> str:
@@ -65,9 +62,9 @@ def compiled_line(compiled: jax.stages.Compiled, seconds: float, batch: Batch) -
         # The batch is not donated, so what is aliased is the state.
         state = memory.alias_size_in_bytes
         line += (
-            f"; per device {_size(state)} of state,"
-            f" {_size(memory.argument_size_in_bytes - state)} of batch,"
-            f" {_size(memory.temp_size_in_bytes)} of temporaries"
+            f"; per device {size_text(state)} of state,"
+            f" {size_text(memory.argument_size_in_bytes - state)} of batch,"
+            f" {size_text(memory.temp_size_in_bytes)} of temporaries"
         )
     stats = batch.stats
     return line + (
@@ -79,11 +76,3 @@ def compiled_line(compiled: jax.stages.Compiled, seconds: float, batch: Batch) -
 
 def _share(real: int, slots: int) -> str:
     return f"{real / max(1, slots):.0%}"
-
-
-def _size(count: int) -> str:
-    """Three digits and a unit of bytes."""
-    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
-    while value >= 999.5 and len(units) > 1:
-        value, units = value / 1_000, units[1:]
-    return f"{value:.3g} {units[0]}"

@@ -15,11 +15,12 @@ from clue_jax.config import (
     TrainConfig,
     TransformerConfig,
 )
+from clue_jax.console import size_text
 from clue_jax.data.batches import Batch, TrainBatches
 from clue_jax.errors import ConfigError
 from clue_jax.model.sizes import parameter_count
 from clue_jax.parallel.mesh import make_mesh
-from clue_jax.training.banner import _size, compiled_line, run_lines
+from clue_jax.training.banner import compiled_line, run_lines
 from tests.samples import VOCABULARY, sample_users
 
 USERS = sample_users(60, seed=4)
@@ -104,7 +105,7 @@ def test_the_compiled_step_is_told_with_its_bytes_and_the_first_batch():
     step = jax.jit(lambda state, packed: (state + packed.sum(), packed.sum()), donate_argnums=0)
     compiled = step.lower(state, packed).compile()
     line = compiled_line(compiled, 3.21, Batch(0, None, STATS))
-    temporaries = _size(compiled.memory_analysis().temp_size_in_bytes)
+    temporaries = size_text(compiled.memory_analysis().temp_size_in_bytes)
     assert line == (
         f"compiled the step in 3.2 s; per device 4 kB of state, 2 kB of batch, {temporaries} of"
         " temporaries; first batch: 12,345 tokens of 678 items for 1,234 behaviours,"
@@ -137,9 +138,9 @@ def test_a_backend_that_does_not_know_its_memory_says_nothing_of_it():
     ],
 )
 def test_sizes_have_three_digits_and_a_unit(count, text):
-    assert _size(count) == text
+    assert size_text(count) == text
 
 
 def test_no_size_is_told_in_powers_of_ten():
-    told = {_size(10**digits - rest) for digits in range(12) for rest in (0, 1)}
+    told = {size_text(10**digits - rest) for digits in range(12) for rest in (0, 1)}
     assert not [text for text in told if "e+" in text]
