@@ -14,10 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from clue_jax.config import PrepareConfig
-from clue_jax.data.ragged import ranges
+from clue_jax.data.keyed import hash64
+from clue_jax.data.ragged import ranges, run_starts
 from clue_jax.data.spill import Range, Spill
-
-_MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Rows:
 
     def histories(self) -> np.ndarray:
         """First row of each history, which is a user's behaviours in one service, [K]."""
-        return _starts(self.user, self.service)
+        return run_starts(self.user, self.service)
 
 
 @dataclass(frozen=True)
@@ -68,17 +67,17 @@ def read_rows(
         The rows: without repeats (the last of each stays) where these are to be dropped; of a range
         beyond the limit the newest `max_history` of each history. The counts are those before.
     """
-    chunks = _chunks(spill.read(span), places, limit)
-    if spill.weights[span.first : span.last].sum() > limit:
-        return _read_cut(spill, span, config, places, limit)
-    rows = _joined([_empty(), *chunks])
+    total = spill.weights[span.first : span.last].sum()
+    if total > limit:
+        return _read_cut(spill, span, config, places, limit, int(total // limit) + 1)
+    rows = _joined([_empty(), *_chunks(spill.read(span), places, limit)])
     repeated = _repeated(rows)
     counts = _count(rows, ~repeated)
     return (rows.take(~repeated) if config.drop_repeats else rows), counts
 
 
 def _read_cut(
-    spill: Spill, span: Range, config: PrepareConfig, places: np.ndarray, limit: int
+    spill: Spill, span: Range, config: PrepareConfig, places: np.ndarray, limit: int, classes: int
 ) -> tuple[Rows, Counts]:
     kept, total = _empty(), _no_counts()
     for chunk in _chunks(spill.read(span), places, limit):
@@ -91,12 +90,10 @@ def _read_cut(
         lengths = np.diff(np.append(starts, len(kept)))
         newest = np.minimum(lengths, config.max_history)
         kept = kept.take(ranges(starts + lengths - newest, newest))
-    classes = int(spill.weights[span.first : span.last].sum() // limit) + 1
     for number in range(classes):
         distinct = _empty()
         for chunk in _chunks(spill.read(span), places, limit):
-            mixed = (chunk.time.astype(np.uint64) ^ chunk.item) * _MIX >> np.uint64(32)
-            mine = chunk.take(mixed % np.uint64(classes) == number)
+            mine = chunk.take(hash64(chunk.time, chunk.item) % np.uint64(classes) == number)
             distinct = _joined([distinct, mine])
             distinct = distinct.take(~_repeated(distinct))
         none = _count(distinct, np.ones(len(distinct), bool))
@@ -132,17 +129,9 @@ def _joined(parts: list[Rows]) -> Rows:
     return rows.take(np.lexsort((rows.row, rows.time, rows.service, rows.user)))
 
 
-def _starts(*columns: np.ndarray) -> np.ndarray:
-    """Where rows of sorted columns differ from the row before, [K]."""
-    if not len(columns[0]):
-        return np.zeros(0, np.int64)
-    differ = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
-    return np.flatnonzero(np.concatenate([[True], differ]))
-
-
 def _repeated(rows: Rows) -> np.ndarray:
     """Where a later row has the same user, service, time and item: [M] bool."""
-    starts = _starts(rows.user, rows.service, rows.time)
+    starts = run_starts(rows.user, rows.service, rows.time)
     lengths = np.diff(np.append(starts, len(rows)))
     several = lengths > 1
     where = ranges(starts[several], lengths[several])  # most rows share their time with no other
@@ -174,7 +163,7 @@ def _merged(one: Counts, two: Counts) -> Counts:
     both = Counts(*(np.concatenate([getattr(one, n), getattr(two, n)]) for n in names))
     order = np.lexsort((both.service, both.user))
     user, service = both.user[order], both.service[order]
-    starts = _starts(user, service)
+    starts = run_starts(user, service)
     if not len(starts):
         return both
     sums = (np.add.reduceat(c[order], starts) for c in (both.behaviours, both.distinct))

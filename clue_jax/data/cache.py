@@ -26,6 +26,7 @@ from clue_jax.data.blocks import BLOCK_BYTES, ArrayWriter, StoredArray
 from clue_jax.data.outline import CHUNK_USERS, Outline
 from clue_jax.data.ragged import offsets_of
 from clue_jax.data.records import Users
+from clue_jax.data.tf_example import decode_texts
 from clue_jax.errors import DataError, LockedError, StorageError
 
 FORMAT = 1
@@ -128,8 +129,7 @@ class StoredUsers:
 def _texts(payload: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     raw = payload.tobytes()
     ends = itertools.pairwise(offsets_of(lengths).tolist())
-    texts = [raw[begin:end].decode("utf-8") for begin, end in ends]
-    return np.array(texts, object)
+    return decode_texts([raw[begin:end] for begin, end in ends])
 
 
 # ------------------------------------------------------------------------------ opening, building

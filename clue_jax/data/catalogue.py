@@ -16,12 +16,11 @@ import pyarrow.compute as pc
 
 from clue_jax.data.item_tokens import ItemTokens, tokenize
 from clue_jax.data.items import ItemTable
-from clue_jax.data.ragged import ranges
-from clue_jax.data.spill import Range, Spill, ranges_of
+from clue_jax.data.ragged import rows_at, run_starts
+from clue_jax.data.spill import Range, Spill, ranges_of, write_table
 from clue_jax.data.tokenizer import Tokenizer
 from clue_jax.data.user_store import UserStore
 from clue_jax.errors import DataError
-from clue_jax.files import storage_errors
 
 # What an item used by a range of users takes in memory beside its tokens, while merged.
 _USED_BYTES = 150
@@ -78,11 +77,10 @@ class Catalogue:
             table = self._load(number).read_all()
             services, texts = (table[n].combine_chunks() for n in ("service", "text"))
             tokens = tokenize(services, texts, tokenizer, max_item_tokens)
-            item_ids, lengths = table["item_id"].to_numpy(), np.diff(tokens.offsets)
+            item_ids = table["item_id"].to_numpy()
             for users, used in self.store.used(span):
-                rows = np.searchsorted(item_ids, used[0])
-                flat = ranges(tokens.offsets[rows], lengths[rows])
-                self.store.add_tokens(users, tokens.tokens[flat], lengths[rows])
+                flat, lengths = rows_at(tokens.offsets, np.searchsorted(item_ids, used[0]))
+                self.store.add_tokens(users, tokens.tokens[flat], lengths)
             yield tokens
 
     def items(self, first: int, last: int) -> Iterator[ItemTable]:
@@ -103,7 +101,7 @@ class Catalogue:
         blocks = [block for _, block in self.store.used(span)]
         used = np.concatenate([np.zeros((3, 0), np.uint64), *blocks], axis=1)
         used = used[:, np.lexsort((used[1], used[0]))]
-        starts = np.flatnonzero(np.diff(used[0], prepend=~used[0][:1]) != 0)
+        starts = run_starts(used[0])
         item_ids = used[0][starts]
         if not len(item_ids):
             nothing = pa.array([], pa.large_string())
@@ -125,13 +123,7 @@ class Catalogue:
             "source_id": named.source_ids,
             "text": named.texts,
         }
-        table, path = pa.table(columns), self._path(number)
-        with (
-            storage_errors(path),
-            pa.OSFile(str(path), "wb") as file,
-            pa.ipc.new_file(file, table.schema) as writer,
-        ):
-            writer.write_table(table, max_chunksize=_CHUNK_ITEMS)
+        write_table(self._path(number), pa.table(columns), _CHUNK_ITEMS)
 
     def _load(self, number: int) -> pa.RecordBatchFileReader:
         return pa.ipc.open_file(pa.OSFile(str(self._path(number))))

@@ -141,7 +141,7 @@ class Intake:
         """Hashes and writes down the distinct users of a batch at `new`."""
         shown = [ids[position] for position in new]
         if self._pseudonyms:
-            shown = [self._pseudonyms.of(user) for user in shown]
+            shown = self._pseudonyms.of_all(np.array(shown, object)).tolist()
         keys = hashes64(f"order\0{user}" for user in shown)
         self._hashes[numbers[new]] = keys
         if (batch.file, batch.split_column) not in self.files[-1:]:

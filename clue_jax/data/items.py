@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow_datasets as tfds
 
-from clue_jax.data.records import decode_features, decode_texts, encode_record
+from clue_jax.data.tf_example import decode_features, decode_texts, encode_record
 from clue_jax.errors import DataError
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clue_jax.data.ragged import offsets_of, ranges
+from clue_jax.data.ragged import offsets_of, rows_at
 
 CHUNK_USERS = 4_096  # of one outline: tens of MB at most, whatever the dataset
 
@@ -33,9 +33,7 @@ class Outline:
 
     def take(self, indices: np.ndarray) -> Outline:
         """The users at these positions of `rows`."""
-        starts = self.item_offsets[indices]
-        lengths = self.item_offsets[indices + 1] - starts
-        items = ranges(starts, lengths)
+        items, lengths = rows_at(self.item_offsets, indices)
         return Outline(
             rows=self.rows[indices],
             services=self.services,

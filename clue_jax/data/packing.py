@@ -107,13 +107,20 @@ def pack_views(
         _draw_skips(packed, config, draws, placed_items, placed_views, *in_order)
     truncated = np.diff(users.token_offsets)[items] > config.max_item_tokens
     return packed, {
-        "tokens": len(texts),
-        "token_pairs": int(np.square(lengths).sum()),
-        "items": len(items),
+        **_counts(packed, lengths, sizes[owner]),
         "truncated": int(truncated.sum()),
-        "behaviours": len(views.items),
-        "behaviour_pairs": int(np.square(sizes).sum()),
-        "views": len(owner),
+    }
+
+
+def _counts(packed: PackedViews, tokens: np.ndarray, behaviours: np.ndarray) -> dict[str, int]:
+    """What is in the buffers, from the lengths of items and of views, and what is computed."""
+    return {
+        "tokens": int(tokens.sum()),
+        "token_pairs": int(np.square(tokens).sum()),
+        "items": len(tokens),
+        "behaviours": int(behaviours.sum()),
+        "behaviour_pairs": int(np.square(behaviours).sum()),
+        "views": len(behaviours),
         "token_slots": int(packed.num_item_chunks) * packed.tokens_CRL[0].size,
         "behaviour_slots": int(packed.num_view_chunks) * packed.history_CRT[0].size,
     }

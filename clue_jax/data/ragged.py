@@ -12,6 +12,21 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
     return offsets
 
 
+def rows_at(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the values of some rows lie, end to end, and the lengths of these rows."""
+    starts = offsets[rows]
+    lengths = offsets[rows + 1] - starts
+    return ranges(starts, lengths), lengths
+
+
+def run_starts(*columns: np.ndarray) -> np.ndarray:
+    """Where entries of sorted columns [n] differ from the entry before, the first included."""
+    if not len(columns[0]):
+        return np.zeros(0, np.int64)
+    differ = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
+    return np.flatnonzero(np.concatenate([[True], differ]))
+
+
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Concatenates `arange(start, start + length)` over all rows, int64."""
     ends = np.cumsum(lengths)

@@ -7,17 +7,16 @@ joining their bytes. The same arrays of all users end to end are the columns of 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.proto import tf_example_pb2
 
 from clue_jax.data.outline import CHUNK_USERS, Outline
-from clue_jax.data.ragged import offsets_of, ranges
+from clue_jax.data.ragged import offsets_of, ranges, rows_at
+from clue_jax.data.tf_example import decode_features, decode_texts, encode_record
 from clue_jax.errors import DataError
 
 # The arrays of a record, flat. Little-endian on every machine.
@@ -81,9 +80,9 @@ class Users:
         """The users at `indices`, in that order; an index may occur more than once."""
         indices = np.asarray(indices, np.int64)
         rows = (indices[:, None] * len(self.services) + np.arange(len(self.services))).ravel()
-        items, item_lengths = _rows(self.item_offsets, indices)
-        tokens, token_lengths = _rows(self.token_offsets, items)
-        behaviours, behaviour_lengths = _rows(self.behaviour_offsets, rows)
+        items, item_lengths = rows_at(self.item_offsets, indices)
+        tokens, token_lengths = rows_at(self.token_offsets, items)
+        behaviours, behaviour_lengths = rows_at(self.behaviour_offsets, rows)
         return Users(
             user_ids=self.user_ids[indices],
             services=self.services,
@@ -113,12 +112,6 @@ class Users:
     def gathered(self, parts: Iterable[np.ndarray], dtype: Any) -> np.ndarray:
         """Parts of an array over users, end to end, kept where the users are."""
         return np.concatenate([np.zeros(0, dtype), *parts])
-
-
-def _rows(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    starts = offsets[rows]
-    lengths = offsets[rows + 1] - starts
-    return ranges(starts, lengths), lengths
 
 
 def visible(users: Users, cutoff: int | None = None, hold_out_last: int = 0) -> Users:
@@ -179,39 +172,6 @@ def user_features() -> tfds.features.FeaturesDict:
     return tfds.features.FeaturesDict({"user_id": tfds.features.Text(), **arrays})
 
 
-def encode_record(features: dict[str, bytes]) -> bytes:
-    """A tf.Example with one bytes value per feature; equal features give equal bytes.
-
-    Those that protobuf's deterministic serialisation gives, several times faster: every level of
-    the message is a tag, a length and what is inside it, and features are in order of their names.
-    """
-    parts: list[bytes] = []
-    for name in sorted(features):
-        parts += (_head(name, len(features[name])), features[name])
-    content = b"".join(parts)
-    return b"\x0a" + _varint(len(content)) + content  # Example.features
-
-
-@functools.lru_cache(maxsize=1 << 16)
-def _head(name: str, size: int) -> bytes:
-    """What comes before a feature's value of `size` bytes; sizes repeat from record to record."""
-    head = b""
-    for tag in (b"\x0a", b"\x0a", b"\x12"):  # BytesList.value, Feature.bytes_list, the map's value
-        head = tag + _varint(size + len(head)) + head
-    key = name.encode("ascii")
-    head = b"\x0a" + _varint(len(key)) + key + head
-    return b"\x0a" + _varint(size + len(head)) + head
-
-
-def _varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first; all but the last byte have the high bit set."""
-    digits = []
-    while number > 0x7F:
-        digits.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes((*digits, number))
-
-
 def encode_users(users: Users) -> Iterator[bytes]:
     """Yields one record per user."""
     columns = {
@@ -236,31 +196,6 @@ def encode_users(users: Users) -> Iterator[bytes]:
 
 def _user_behaviours(users: Users) -> np.ndarray:
     return users.behaviour_offsets[:: len(users.services)]
-
-
-def decode_texts(values: list[bytes]) -> np.ndarray:
-    """UTF-8 values as str, [n] object; raises DataError where they are none."""
-    try:
-        return np.array([value.decode("utf-8") for value in values], object)
-    except UnicodeDecodeError as error:
-        raise DataError("a record holds text that is not UTF-8") from error
-
-
-def decode_features(records: Sequence[bytes], names: Sequence[str]) -> dict[str, list[bytes]]:
-    """The bytes of each named feature, record by record.
-
-    Raises:
-        DataError: a record is not a tf.Example with those features; names its number.
-    """
-    columns: dict[str, list[bytes]] = {name: [] for name in names}
-    for number, record in enumerate(records):
-        try:
-            features = tf_example_pb2.Example.FromString(record).features.feature
-            for name, column in columns.items():
-                column.append(features[name].bytes_list.value[0])
-        except Exception as error:  # the protobuf runtimes raise classes of their own
-            raise DataError(f"record {number}: not one of this format ({error})") from error
-    return columns
 
 
 def decode_users(records: Sequence[bytes], services: tuple[str, ...]) -> Users:

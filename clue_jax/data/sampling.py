@@ -17,6 +17,7 @@ from clue_jax.config import Parts, SamplingConfig
 from clue_jax.data.keyed import hash64, multiset_hash, permute, uniform
 from clue_jax.data.outline import Outline
 from clue_jax.data.pairs import num_views, view_pairs
+from clue_jax.data.ragged import run_starts
 from clue_jax.data.records import Users, UserTable
 from clue_jax.errors import ConfigError
 
@@ -199,9 +200,7 @@ def _windows(
 def _one_of_each(rows: np.ndarray, words: np.ndarray) -> np.ndarray:
     """Indices of one entry per row, drawn by its hash."""
     order = np.lexsort((words, rows))
-    first = np.ones(len(order), bool)
-    first[1:] = rows[order][1:] != rows[order][:-1]
-    return order[first]
+    return order[run_starts(rows[order])]
 
 
 def _spread(keys: tuple[np.ndarray | int, ...]) -> list[np.ndarray]:

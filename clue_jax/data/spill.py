@@ -63,6 +63,16 @@ def ranges_of(weights: np.ndarray, limit: float) -> list[Range]:
     return found
 
 
+def write_table(path: Path, table: pa.Table, chunk_rows: int) -> None:
+    """Writes an Arrow file whose chunks of so many rows can be read by number."""
+    with (
+        storage_errors(path),
+        pa.OSFile(str(path), "wb") as file,
+        pa.ipc.new_file(file, table.schema) as writer,
+    ):
+        writer.write_table(table, max_chunksize=chunk_rows)
+
+
 class Spill:
     """Record batches of one schema in `partitions` files, each a range of hashes.
 

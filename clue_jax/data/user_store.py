@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from clue_jax.data.histories import Histories
-from clue_jax.data.ragged import offsets_of, ranges
+from clue_jax.data.ragged import offsets_of, rows_at
 from clue_jax.data.records import Users
-from clue_jax.data.spill import BINS, Range, bins
+from clue_jax.data.spill import BINS, Range, bins, write_table
 from clue_jax.files import storage_errors
 
 _CHUNK_USERS = 512  # in memory in full at a time, each at most `max_history` a service
@@ -51,15 +51,10 @@ class UserStore:
             ]
         )
         table = _table(histories, len(self.services))
-        path = self._path(number, "users")
-        with (
-            storage_errors(path),
-            pa.OSFile(str(path), "wb") as file,
-            pa.ipc.new_file(file, table.schema) as writer,
-        ):
-            writer.write_table(table, max_chunksize=_CHUNK_USERS)
+        write_table(self._path(number, "users"), table, _CHUNK_USERS)
+        path = self._path(number, "used.npy")
         with storage_errors(path):
-            np.save(self._path(number, "used.npy"), used, allow_pickle=False)
+            np.save(path, used, allow_pickle=False)
 
     def used(self, span: Range) -> list[tuple[int, Used]]:
         """Items with an identity in `span`, by range of users; both in order."""
@@ -111,13 +106,13 @@ class UserStore:
         behaviour_items, _ = _flat(batch.column("behaviour_items"))
         behaviour_times, _ = _flat(batch.column("behaviour_times"))
         counts, _ = _flat(batch.column("behaviour_counts"))
-        lengths = items.lengths[rows]
+        tokens, lengths = rows_at(items.offsets, rows)
         return Users(
             user_ids=np.array(batch.column("user_id").to_pylist(), object),
             services=self.services,
             item_ids=items.identities[rows],
             item_offsets=offsets_of(item_lengths),
-            tokens=items.tokens[ranges(items.offsets[rows], lengths)],
+            tokens=items.tokens[tokens],
             token_offsets=offsets_of(lengths),
             behaviour_items=behaviour_items,
             behaviour_times=behaviour_times,
@@ -136,8 +131,7 @@ class _RangeItems:
 
     def __init__(self, used: Path, lengths: Path, tokens: Path):
         self.identities = np.array(np.load(used, mmap_mode="r")[0])
-        self.lengths = np.fromfile(lengths, np.int32)
-        self.offsets = offsets_of(self.lengths)
+        self.offsets = offsets_of(np.fromfile(lengths, np.int32))
         self.tokens = np.fromfile(tokens, np.int32)
 
 

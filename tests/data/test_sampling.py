@@ -156,8 +156,8 @@ def test_rare_services_of_a_user_take_no_part():
             assert (len(views[n][s]) > 0) == (USERS.counts()[n, s] >= 3)
 
 
-def test_parts_of_a_history_are_disjoint_and_together_all_of_it():
-    views = drawn(WITHIN)
+def parted(views):
+    """Each history that can be parted, and its two parts; the others have none."""
     for n in range(len(USERS)):
         for s in range(2):
             first, second = views[n][2 + 2 * s], views[n][3 + 2 * s]
@@ -165,24 +165,22 @@ def test_parts_of_a_history_are_disjoint_and_together_all_of_it():
             if len(whole) < 2:
                 assert first == second == []
             else:
-                assert sorted(first + second) == sorted(whole)
-                assert abs(len(first) - len(second)) <= 1
+                yield whole, first, second
+
+
+def test_parts_of_a_history_are_disjoint_and_together_all_of_it():
+    for whole, first, second in parted(drawn(WITHIN)):
+        assert sorted(first + second) == sorted(whole)
+        assert abs(len(first) - len(second)) <= 1
 
 
 def test_windows_part_a_history_in_time_leaving_a_quarter_to_each():
     cuts = Counter()
     for step in range(40):
-        views = drawn(WINDOWS, step=step)
-        for n in range(len(USERS)):
-            for s in range(2):
-                first, second = views[n][2 + 2 * s], views[n][3 + 2 * s]
-                whole = history(USERS, n, s)
-                if len(whole) < 2:
-                    assert first == second == []
-                    continue
-                assert first + second == whole
-                assert min(len(first), len(second)) >= max(1, len(whole) // 4)
-                cuts[len(whole), len(first)] += 1
+        for whole, first, second in parted(drawn(WINDOWS, step=step)):
+            assert first + second == whole
+            assert min(len(first), len(second)) >= max(1, len(whole) // 4)
+            cuts[len(whole), len(first)] += 1
     # 7 behaviours: 2 to 5 come first, as often each.
     drawn_cuts = {older: n for (size, older), n in cuts.items() if size == 7}
     assert set(drawn_cuts) == {2, 3, 4, 5}
