@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import jax
 
 from clue_jax import cli
-from clue_jax.training import loop
 from clue_jax.training.checkpoint import Checkpoints
+from clue_jax.training.meter import Meter
 from tests.benchmarks import harness
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -40,7 +40,7 @@ class Watch:
 
     @contextlib.contextmanager
     def installed(self):
-        add, save = loop._Meter.add, Checkpoints.save
+        add, save = Meter.add, Checkpoints.save
 
         def noted_add(meter, *arguments):
             add(meter, *arguments)
@@ -51,11 +51,11 @@ class Watch:
             save(checkpoints, *arguments)
             self.saves.append(time.perf_counter() - began)
 
-        loop._Meter.add, Checkpoints.save = noted_add, timed_save
+        Meter.add, Checkpoints.save = noted_add, timed_save
         try:
             yield
         finally:
-            loop._Meter.add, Checkpoints.save = add, save
+            Meter.add, Checkpoints.save = add, save
 
 
 def run(folder: str) -> None:
