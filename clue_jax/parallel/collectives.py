@@ -88,12 +88,12 @@ class Shards:
         return whole
 
     def _summed_share(self, whole: jax.Array, dim: int) -> jax.Array:
-        if whole.ndim > 2:
-            return jax.lax.psum_scatter(whole, FSDP, scatter_dimension=dim, tiled=True)
-        # With shares in a dimension of their own, of which the TPU compiler makes a reduce-scatter;
-        # of columns of an embedding, or of stacked blocks so, it makes an all-reduce of all.
-        parts = jnp.stack(jnp.split(whole, self.mesh.shape[FSDP], dim))
-        return jax.lax.psum_scatter(parts, FSDP)
+        # Shares in a dimension of their own, and two more: of that the TPU compiler makes a
+        # reduce-scatter for every leaf, and otherwise an all-reduce of twice the bytes for some.
+        shares = jnp.stack(jnp.split(whole, self.mesh.shape[FSDP], dim))
+        _, *share = shares.shape
+        flat = shares.reshape(len(shares), -1, share[-1])
+        return jax.lax.psum_scatter(flat, FSDP).reshape(share)
 
     def _used(self, axes: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(axis for axis in axes if self.mesh.shape[axis] > 1)
