@@ -171,6 +171,7 @@ class TrainConfig:
     steps: int = 1_000
     batch_users: int = 256  # B: users in the global batch
     log_every: int = 10
+    max_skipped: int = 5  # steps in a row that are not finite, and skipped, before the run stops
     eval_every: int = 100  # 0: never
     eval_users: int = 2_000  # held-out users at most
     eval_min_behaviours: int = 1  # in each service of the pair

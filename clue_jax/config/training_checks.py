@@ -32,6 +32,7 @@ def validate_pretrain(config: PretrainConfig) -> None:
     require(sampling.within_service_weight >= 0, "sampling.within_service_weight", "is negative")
     _validate_pair_weights(sampling.pair_weights)
     require(sampling.min_behaviours >= 1, "sampling.min_behaviours", "must be at least 1")
+    require(train.max_skipped >= 1, "train.max_skipped", "must be at least 1")
     require(train.steps >= 1, "train.steps", f"{train.steps} is not a number of steps")
     require(
         0 <= sampling.item_steps <= train.steps,

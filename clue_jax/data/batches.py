@@ -71,9 +71,13 @@ class TrainBatches:
     def steps_per_epoch(self) -> int:
         return len(self.eligible) // self.config.train.batch_users
 
+    def drawn(self, step: int) -> np.ndarray:
+        """Rows of the users of the global batch of a step, [B]."""
+        return batch_users(self.eligible, self.config.train.batch_users, self.seed, step)
+
     def host_batch(self, step: int) -> tuple[PackedViews, dict[str, int]]:
         """Packed views of the groups with a device of this host, and the sums of their counts."""
-        drawn = batch_users(self.eligible, self.config.train.batch_users, self.seed, step)
+        drawn = self.drawn(step)
         shares = deal(self.loads[drawn], user_groups(self.mesh))
         packed, counts = zip(
             *(self._group_share(drawn[shares[group]], step) for group in self.groups), strict=True

@@ -16,7 +16,7 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from clue_jax.console import say
-from clue_jax.errors import CheckpointError, StorageError
+from clue_jax.errors import CheckpointError, NonFiniteError, StorageError
 
 Tree = Any
 NEWEST, BEST = -1, -2
@@ -73,8 +73,10 @@ class Checkpoints:
         """Starts writing a checkpoint; the caller may change its arrays as soon as this returns.
 
         Raises:
+            NonFiniteError: a leaf is not finite; names it, and nothing is written.
             StorageError: this save, or the one before it, could not be written.
         """
+        _refuse_nonfinite(self.directory, step, parts)
         info = {"step": step, "fingerprints": {k: fingerprint(v) for k, v in parts.items()}}
         try:
             self._orbax.save_checkpointables_async(
@@ -163,6 +165,23 @@ def summary(fingerprints: dict[str, str]) -> str:
         for byte in path.encode() + bytes.fromhex(word):
             total = ((total ^ byte) * 0x100000001B3) % (1 << 64)  # FNV-1a
     return f"{total:016x}"
+
+
+def _refuse_nonfinite(directory: epath.Path, step: int, parts: dict[str, Tree]) -> None:
+    leaves = jax.tree_util.tree_leaves_with_path(parts)
+    finite = jax.device_get(_all_finite([leaf for _, leaf in leaves]))
+    for (path, _), good in zip(leaves, finite, strict=True):
+        if not good:
+            raise NonFiniteError(
+                f"{directory / str(step)}: not written, since {jax.tree_util.keystr(path)} is not"
+                " finite; continue from an earlier checkpoint with a lower"
+                " config.optim.learning_rate"
+            )
+
+
+@jax.jit
+def _all_finite(leaves: list[jax.Array]) -> list[jax.Array]:
+    return [jnp.isfinite(leaf).all() for leaf in leaves]
 
 
 @jax.jit

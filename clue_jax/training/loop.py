@@ -21,7 +21,7 @@ from clue_jax.console import say
 from clue_jax.data.batches import Batch, TrainBatches
 from clue_jax.data.pairs import view_pairs
 from clue_jax.data.source import open_dataset
-from clue_jax.errors import NonFiniteError, Preempted
+from clue_jax.errors import Preempted
 from clue_jax.files import lease
 from clue_jax.model.sizes import step_flops
 from clue_jax.parallel.mesh import make_mesh, user_groups, users_per_group
@@ -30,9 +30,10 @@ from clue_jax.training.banner import compiled_line, run_lines
 from clue_jax.training.checkpoint import Checkpoints
 from clue_jax.training.meter import Meter
 from clue_jax.training.metrics import MetricsWriter, peak_flops, say_row
-from clue_jax.training.optim import make_schedule
+from clue_jax.training.optim import make_schedule, updates_made
 from clue_jax.training.run_directory import open_run
 from clue_jax.training.signals import Signals
+from clue_jax.training.skips import Skips
 from clue_jax.training.state import TrainState, init_state, state_shardings
 from clue_jax.training.step import make_step
 from clue_jax.training.validation import Validation
@@ -46,7 +47,7 @@ def train(config: PretrainConfig, data: str, workdir: str) -> None:
         DataError: the dataset is damaged.
         CheckpointError: the run directory holds another run, or no whole checkpoint.
         LockedError: another process trains in this directory.
-        NonFiniteError: the loss is not finite; the last good checkpoint is kept.
+        NonFiniteError: too many steps in a row were not finite; the last checkpoint is kept.
         Preempted: a signal arrived; everything is saved.
     """
     validate_pretrain(config)
@@ -98,6 +99,8 @@ class Run:
         )
         self.state, self.first = self._restore_or_init(vocab_size)
         self.writer = MetricsWriter(directory, self.first)
+        self.skips = Skips(directory, self.first, config.train.max_skipped, batches.drawn)
+        self.updates = updates_made(self.state.opt_state)
 
     def _restore_or_init(self, vocab_size: int) -> tuple[TrainState, int]:
         lies = state_shardings(self.config, self.mesh)
@@ -131,12 +134,12 @@ class Run:
                 with jax.transfer_guard("disallow"):
                     self.state, metrics = compiled(self.state, batch.packed)
                 if dispatched:
-                    meter.add(*dispatched)
+                    self._read(meter, *dispatched)
                 dispatched = batch, waited, metrics
                 done = batch.step + 1
                 stopping = signals.stop_after(done)
                 if self._is_due(done) or stopping:
-                    meter.add(*dispatched)
+                    self._read(meter, *dispatched)
                     dispatched = None
                     self._finish_step(done, meter, stopping)
                     if signals.received and done < steps:
@@ -153,6 +156,13 @@ class Run:
         compiled = self.step.lower(self.state, batch.packed).compile()
         say(compiled_line(compiled, time.perf_counter() - began, batch))
         return compiled
+
+    def _read(
+        self, meter: Meter, batch: Batch, waited: float, metrics: dict[str, jax.Array]
+    ) -> None:
+        """Takes the metrics of a step, once the device has finished it."""
+        if not self.skips.note(batch.step + 1, meter.add(batch, waited, metrics)):
+            self.updates += 1
 
     def _is_due(self, done: int) -> bool:
         train = self.config.train
@@ -181,7 +191,7 @@ class Run:
         config = self.config
         counts = meter.counts()
         row = meter.row(done, counts)
-        row["learning_rate"] = float(self.schedule(done - 1))
+        row["learning_rate"] = float(self.schedule(max(0, self.updates - 1)))
         batch = config.train.batch_users
         row["users_per_second"] = batch * meter.steps / meter.seconds
         pairs = meter.steps * len(self.pairs)
@@ -192,12 +202,6 @@ class Run:
         self.writer.write(row)
         left = (config.train.steps - done) * meter.seconds / meter.steps
         say_row(row, config.train.steps, left)
-        if not np.isfinite(row["loss"]):
-            saved = self.checkpoints.steps()
-            raise NonFiniteError(
-                f"step {done}: the loss is {row['loss']}; lower config.optim.learning_rate; the"
-                f" last good checkpoint is step {saved[-1] if saved else 'none'}"
-            )
         meter.restart()
 
     def close(self) -> None:

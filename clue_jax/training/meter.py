@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import jax
@@ -24,7 +25,7 @@ class Meter:
         self.restart()
 
     def restart(self) -> None:
-        self.steps, self.waited = 0, 0.0
+        self.steps, self.skipped, self.waited = 0, 0, 0.0
         self.sums: dict[str, float] = {}
         self.stats: list[dict[str, int]] = []  # of this host, by step
         self.began = time.perf_counter()
@@ -33,13 +34,18 @@ class Meter:
     def seconds(self) -> float:
         return time.perf_counter() - self.began
 
-    def add(self, batch: Batch, waited: float, metrics: dict[str, jax.Array]) -> None:
+    def add(self, batch: Batch, waited: float, metrics: dict[str, jax.Array]) -> dict[str, float]:
         """Reads the metrics of a step, which waits until the device has finished it."""
+        values = {key: float(value) for key, value in jax.device_get(metrics).items()}
         self.steps += 1
         self.waited += waited
         self.stats.append(batch.stats)
-        for key, value in jax.device_get(metrics).items():
-            self.sums[key] = self.sums.get(key, 0.0) + float(value)
+        if values.pop("skipped"):
+            self.skipped += 1
+        else:
+            for key, value in values.items():
+                self.sums[key] = self.sums.get(key, 0.0) + value
+        return values
 
     def counts(self) -> dict[str, float]:
         """Sums of the stats over steps and hosts; every process asks at the same step."""
@@ -58,11 +64,13 @@ class Meter:
         return total | {"busiest_slots": float(self.groups * busiest_s.sum(dtype=np.float64))}
 
     def row(self, done: int, counts: dict[str, float]) -> Row:
-        """The means of the metrics, and ratios of the counts."""
-        means = {key: total / self.steps for key, total in self.sums.items()}
+        """Means of the metrics over the steps that were not skipped, and ratios of the counts."""
+        means = {key: total / (self.steps - self.skipped) for key, total in self.sums.items()}
         return {
             "step": done,
+            **dict.fromkeys(("loss", "retrieval_at_1", "logit_scale", "gradient_norm"), math.nan),
             **means,
+            "skipped": self.skipped,
             "data_wait": self.waited / self.seconds,
             "fill": counts["tokens"] / max(1, counts["token_slots"]),
             "imbalance": counts["busiest_slots"] / max(1, counts["block_slots"]),

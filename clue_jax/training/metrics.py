@@ -23,33 +23,43 @@ def peak_flops() -> float | None:
     return chip.bf16_flops * jax.device_count() if chip else None
 
 
-class MetricsWriter:
-    """Appends rows to `<workdir>/metrics.jsonl` and to TensorBoard; only process 0 writes.
+class Log:
+    """Appends rows of steps to a file of JSON lines; only process 0 writes.
 
     Rows beyond `restored_step` are removed first: a resumed run computes them again.
     """
 
-    def __init__(self, workdir: epath.PathLike, restored_step: int):
-        self.path = epath.Path(workdir) / "metrics.jsonl"
-        self._writes = jax.process_index() == 0
-        if self._writes:
-            self._rewind(restored_step)
-            self._board = SummaryWriter(str(epath.Path(workdir) / "tensorboard"))
+    def __init__(self, path: epath.Path, restored_step: int):
+        self.path, self._writes = path, jax.process_index() == 0
+        if self._writes and path.exists():
+            kept = [line for line in path.read_text().splitlines() if _step(line) <= restored_step]
+            write_text(path, "".join(line + "\n" for line in kept))
 
-    def _rewind(self, restored_step: int) -> None:
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        kept = [line for line in lines if _step(line) <= restored_step]
-        write_text(self.path, "".join(line + "\n" for line in kept))
-
-    def write(self, row: Row) -> None:
-        """Appends one row; NaN becomes null, so that every line stays JSON."""
-        if not self._writes:
-            return
+    def write(self, row: Row) -> Row:
+        """Appends one row; NaN becomes null, so that every line stays JSON. Returns what it is."""
         plain = {
             k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()
         }
-        with storage_errors(self.path), self.path.open("a") as stream:
-            stream.write(json.dumps(plain) + "\n")
+        if self._writes:
+            with storage_errors(self.path), self.path.open("a") as stream:
+                stream.write(json.dumps(plain) + "\n")
+        return plain
+
+
+class MetricsWriter:
+    """Writes rows to `<workdir>/metrics.jsonl` and to TensorBoard; only process 0 does."""
+
+    def __init__(self, workdir: epath.PathLike, restored_step: int):
+        self._log = Log(epath.Path(workdir) / "metrics.jsonl", restored_step)
+        self._writes = jax.process_index() == 0
+        if self._writes:
+            self._board = SummaryWriter(str(epath.Path(workdir) / "tensorboard"))
+
+    def write(self, row: Row) -> None:
+        """Appends one row."""
+        plain = self._log.write(row)
+        if not self._writes:
+            return
         prefix = row.get("split", "train")
         for key, value in plain.items():
             if isinstance(value, (int, float)) and key != "step":

@@ -46,6 +46,11 @@ def make_optimizer(config: PretrainConfig) -> optax.GradientTransformation:
     )
 
 
+def updates_made(opt_state: optax.OptState) -> int:
+    """Updates that the optimizer has made, which the schedule goes by: skipped steps make none."""
+    return int(jax.device_get(optax.tree.get_all_with_path(opt_state, "count")[0][1]))
+
+
 def is_matrix(params: Params) -> Params:
     """True for parameters that multiply: norm scales, logit scale and bias are left alone."""
 

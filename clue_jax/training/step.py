@@ -36,7 +36,10 @@ def make_step(
     `max_items` is U, the distinct items of one group's users at most. State lies as
     `state_shardings` says; the batch has a leading dimension of groups of users. Metrics are
     float32 scalars: `loss` (weighted mean over the pairs of views), `retrieval_at_1`,
-    `logit_scale`, `gradient_norm`.
+    `logit_scale`, `gradient_norm`, `skipped`.
+
+    Where the loss or a gradient is not finite, `skipped` is 1 and parameters and optimizer stay as
+    they were: clipping would otherwise spread one NaN to all parameters.
 
     Raises:
         ConfigError: parameters do not divide over the mesh.
@@ -67,7 +70,14 @@ def make_step(
             params["log_scale"] = jnp.minimum(params["log_scale"], limit)
         else:
             params["log_scale"] = state.params["log_scale"]
-        metrics["gradient_norm"] = optax.tree.norm(grads)
+        norm = optax.tree.norm(grads)
+        sound = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+        params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(sound, new, old),
+            (params, opt_state),
+            (state.params, state.opt_state),
+        )
+        metrics |= {"gradient_norm": norm, "skipped": 1.0 - sound.astype(jnp.float32)}
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return jax.jit(

@@ -159,11 +159,19 @@ def test_nothing_compiles_after_the_first_of_everything(
     assert after[5] > after[4] and {after[k] for k in range(6, 21)} == {after[5]}
 
 
-def test_a_diverged_run_stops_and_names_the_last_good_checkpoint(smoke_data, tmp_path, capfd):
+def test_a_diverged_run_stops_and_keeps_what_is_finite(smoke_data, tmp_path, capfd):
     wild = ("--config.optim.learning_rate=1e30", "--config.train.eval_every=0")
+    wild += ("--config.checkpoint.every_steps=1", "--config.train.max_skipped=3")
     run_stage("train", *train_arguments(smoke_data, tmp_path / "run", *wild), code=6)
-    error = capfd.readouterr().err
-    assert "the loss is nan" in error and "last good checkpoint is step" in error
+    assert "the last of 3 steps in a row that are not finite" in capfd.readouterr().err
+    lines = (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()
+    skipped = [json.loads(line) for line in lines]
+    steps = [row["step"] for row in skipped]
+    assert steps == list(range(steps[0], steps[0] + 3))
+    assert len(set(skipped[0]["users"])) == len(skipped[0]["users"]) > 1
+    # What was saved before, and between skipped steps, is finite: reading it compares its bits.
+    step, _ = fingerprints(tmp_path / "run")
+    assert 0 < step < steps[-1]
 
 
 @pytest.mark.parametrize(
