@@ -125,7 +125,10 @@ class PrepareConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     pseudonym: PseudonymConfig = field(default_factory=PseudonymConfig)
+    start: str = ""  # ISO date: rows of any source before it are left out and counted
+    end: str = ""  # ISO date, such as that of a split in time: rows at or after it are left out
     max_bad_rows: int = 0  # rows that may be malformed before the stage stops
+    replace_bad_text: bool = False  # mend and cut texts (U+FFFD) rather than reject their rows
     max_text_bytes: int = 10_000  # longer texts are rejected rows
     max_item_tokens: int = 64  # tokens kept of an item, guide token included
     drop_repeats: bool = False  # of equal user, service, time and text keep one; else count them
@@ -202,6 +205,11 @@ def validate_prepare(config: PrepareConfig) -> None:
         len(dated) == 1,
         "sources",
         "some have a timestamp and some have none; times of one user could not be compared",
+    )
+    require(
+        dated == {True} or not (config.start or config.end),
+        "start",
+        "start and end need sources with a timestamp",
     )
     split = config.split
     for name in ("validation", "test"):
