@@ -10,7 +10,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 LINE_BYTES = 1 << 25  # longest line
-BATCH_BYTES = 1 << 26  # of text
+BATCH_BYTES = 1 << 24  # of text
 
 Record = tuple[int, dict[str, Any] | None, str]  # line number, object, what is wrong instead
 

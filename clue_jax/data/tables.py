@@ -29,7 +29,7 @@ BATCH_ROWS = 1 << 17
 BATCH_BYTES = 1 << 24  # of a batch of Parquet
 DISTINCT_BYTES = 1 << 25  # of one column in a row group
 COLUMN_BUFFER_BYTES = 1 << 20  # else all of a column in a row group is held, however long it is
-CSV_BLOCK_BYTES = 1 << 25  # a row may straddle two blocks, so this is also the longest one
+CSV_BLOCK_BYTES = 1 << 24  # a row may straddle two blocks, so this is also the longest one
 HEADER_BYTES = 1 << 20
 PROBED_LINES = 1_000  # JSON lines looked at for the names of columns
 
