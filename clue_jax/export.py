@@ -68,7 +68,7 @@ def export(config: ExportConfig, workdir: str, data: str, out: str) -> None:
     validate_export(config)
     files.refuse_existing(out, overwrite=config.overwrite)
     pretrain = _trained_with(epath.Path(workdir))
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, config.verify)
     _check_dataset(config, epath.Path(workdir), dataset)
     vocab_size = dataset.tokenizer.vocab_size
     mesh = make_mesh(MeshConfig())

@@ -7,6 +7,7 @@ file that names it complete (its manifest) exists; the final rename is a local r
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -146,12 +147,24 @@ def staged_directory(final: epath.PathLike, *, overwrite: bool = False) -> Itera
         partial.mkdir(parents=True, exist_ok=True)
         yield partial
         replaced = final.parent / f".{final.name}.{secrets.token_hex(4)}.old"
-        if final.exists():
-            final.rename(replaced)
-        partial.rename(final)
+        if _exchange(partial, final):
+            partial.rename(replaced)
+        else:
+            if final.exists():
+                final.rename(replaced)
+            partial.rename(final)
         fsync_path(final.parent)
         if replaced.exists():
             replaced.rmtree()
+
+
+def _exchange(one: epath.Path, other: epath.Path) -> bool:
+    """Swaps two local directories in one instant, so that a reader always finds one under either
+    name; False where one is not there, or the system cannot."""
+    here, flag = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    names = [os.fsencode(path) for path in (one, other)]
+    return rename is not None and rename(here, names[0], here, names[1], flag) == 0
 
 
 def refuse_existing(final: epath.PathLike, *, overwrite: bool) -> None:

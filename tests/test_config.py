@@ -155,6 +155,10 @@ PREPARE = {
     "split": c.SplitConfig(validation=0.5, test=0.5),
     "max_item_tokens": 1,
     "min_behaviours": 0,
+    "min_service_behaviours": 0,
+    "max_behaviours": -1,
+    "max_user_share": 0.0,
+    "memory_mb": 100,
     "max_history": 0,
     "users_per_shard": 0,
     "max_bad_rows": -1,
@@ -260,6 +264,15 @@ def test_a_source_that_cannot_work_names_its_key(key):
     config = _prepare()
     _set(config.sources[0], key, SOURCE[key])
     with pytest.raises(ConfigError, match=rf"config.sources\[0\].{key}: ."):
+        c.validate_prepare(config)
+
+
+def test_a_window_needs_times():
+    config = _prepare()
+    config.start = "2024-01-01"
+    c.validate_prepare(config)
+    config.sources[0].timestamp = ""
+    with pytest.raises(ConfigError, match=r"config.start: .*a timestamp"):
         c.validate_prepare(config)
 
 

@@ -125,11 +125,15 @@ class PrepareConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     pseudonym: PseudonymConfig = field(default_factory=PseudonymConfig)
+    start: str = ""  # ISO date: rows of any source before it are left out and counted
+    end: str = ""  # ISO date, such as that of a split in time: rows at or after it are left out
     max_bad_rows: int = 0  # rows that may be malformed before the stage stops
+    replace_bad_text: bool = False  # mend and cut texts (U+FFFD) rather than reject their rows
     max_text_bytes: int = 10_000  # longer texts are rejected rows
     max_item_tokens: int = 64  # tokens kept of an item, guide token included
     drop_repeats: bool = False  # of equal user, service, time and text keep one; else count them
     max_behaviours: int = 0  # per user; users with more are dropped as robots; 0: no bound
+    max_user_share: float = 1.0  # of all behaviours; users with a larger one are dropped as robots
     min_service_behaviours: int = 1  # per user and service; shorter histories are dropped
     min_behaviours: int = 1  # per user, over all services; users with fewer are dropped
     max_history: int = 4_096  # behaviours kept per user and service, the newest
@@ -203,6 +207,11 @@ def validate_prepare(config: PrepareConfig) -> None:
         "sources",
         "some have a timestamp and some have none; times of one user could not be compared",
     )
+    require(
+        dated == {True} or not (config.start or config.end),
+        "start",
+        "start and end need sources with a timestamp",
+    )
     split = config.split
     for name in ("validation", "test"):
         value = getattr(split, name)
@@ -222,6 +231,11 @@ def validate_prepare(config: PrepareConfig) -> None:
         value = getattr(config, name)
         require(value >= 1, name, f"{value} must be at least 1")
     require(config.max_behaviours >= 0, "max_behaviours", f"{config.max_behaviours} is negative")
+    require(
+        0.0 < config.max_user_share <= 1.0,
+        "max_user_share",
+        f"{config.max_user_share} is not a share above 0 and up to 1 of all behaviours",
+    )
     require(
         config.memory_mb >= MIN_MEMORY_MB,
         "memory_mb",

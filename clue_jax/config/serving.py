@@ -25,6 +25,7 @@ class ExportConfig:
     step: int = -1  # checkpoint; -1: newest, -2: best
     batch_users: int = 512
     num_shards: int = 8
+    verify: bool = False  # compare all shards of the data with their SHA-256 before anything else
     overwrite: bool = False
 
 

@@ -200,6 +200,7 @@ class DataConfig:
 
     in_memory_mb: int = 256  # a split whose shards take no more is decoded into memory
     cache: str = ""  # folder for the memory-mapped columns of others; empty: in the dataset's own
+    verify: bool = False  # compare all shards with their SHA-256 before anything else
 
 
 @dataclass

@@ -67,6 +67,45 @@ def _decoded(value: bytes | None) -> str | None:
         return None
 
 
+def shortened(column: pa.Array, limit: int) -> pa.Array:
+    """A column of which values of more than `limit` bytes keep about these: at most `limit` and no
+    less than `limit` - 3, as letters of UTF-8 stay whole."""
+    if pa.types.is_dictionary(column.type):
+        values = shortened(column.dictionary, limit)
+        return pa.DictionaryArray.from_arrays(column.indices, values)
+    if not _is_bytes(column.type) or not (longer := longer_than(column, limit)).any():
+        return column
+    kept = pc.if_else(pa.array(~longer), column, None).cast(pa.large_binary())
+    # One by one, as all of them together are what memory may not hold.
+    long = (column[place].as_buffer() for place in np.flatnonzero(longer).tolist())
+    short = [_whole_letters(memoryview(value), limit) for value in long]
+    return pc.replace_with_mask(kept, longer, pa.array(short, pa.large_binary()))
+
+
+def mended(column: pa.Array, values: pa.Array, where: np.ndarray, limit: int) -> pa.Array:
+    """Texts of a column as `texts` gave them, and `where` they are spoilt ([B] bool) with U+FFFD
+    for each NUL and each byte that is not UTF-8, of the first `limit` bytes."""
+    spoilt = column.filter(pa.array(where)).cast(pa.large_binary()).to_pylist()
+    whole = [_whole_letters(value, limit).decode("utf-8", "replace") for value in spoilt]
+    texts = pa.array([text.replace("\0", "\ufffd") for text in whole], pa.large_string())
+    return pc.replace_with_mask(values, where, texts)
+
+
+def cut(values: pa.Array, where: np.ndarray, limit: int) -> pa.Array:
+    """Texts, `where` they are too long ([B] bool) only the whole letters in `limit` bytes."""
+    longer = [text.encode("utf-8") for text in values.filter(pa.array(where)).to_pylist()]
+    short = [_whole_letters(text, limit).decode("utf-8") for text in longer]
+    return pc.replace_with_mask(values, where, pa.array(short, pa.large_string()))
+
+
+def _whole_letters(text: bytes | memoryview, limit: int) -> bytes:
+    """The first `limit` bytes, less the beginning of a letter that ends beyond them."""
+    start = limit
+    while 0 < start < len(text) and start > limit - 3 and text[start] & 0xC0 == 0x80:
+        start -= 1
+    return bytes(text[:start])
+
+
 def _float_texts(column: pa.Array) -> pa.Array:
     values = column.cast(pa.float64())
     values = pc.if_else(pc.is_nan(values), None, values)

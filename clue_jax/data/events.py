@@ -31,6 +31,7 @@ class Reading:
     has_times: bool  # times are epoch seconds
     rejects: dict[str, int]  # rows by reason
     filtered: dict[str, int]  # rows by rule
+    replaced: dict[str, int]  # texts that were mended or cut, by reason
 
 
 def read_events(
@@ -67,6 +68,7 @@ def read_events(
         has_times=bool(config.sources[0].timestamp),
         rejects=dict(sorted(rejects.counts.items())),
         filtered=dict(sorted(tally.filtered.items())),
+        replaced=dict(sorted(tally.replaced.items())),
     )
 
 

@@ -100,7 +100,9 @@ def _users(
             found = people(intake.users.table(span), intake.files)
             kept, counts = read_rows(intake.rows, span, config, reading.service_order, rows)
             advance(int(counts.behaviours.sum()))
-            histories = group(kept, counts, found, config, len(reading.services))
+            histories = group(
+                kept, counts, found, config, len(reading.services), reading.behaviours
+            )
             tallies.add(histories)
             store.add(histories)
     users = sum(int(counts.sum()) for counts in store.split_counts)

@@ -92,7 +92,12 @@ def people(table: pa.Table, files: list[tuple[str, str]]) -> People:
 
 
 def group(
-    rows: Rows, counts: Counts, people: People, config: PrepareConfig, width: int
+    rows: Rows,
+    counts: Counts,
+    people: People,
+    config: PrepareConfig,
+    width: int,
+    behaviours: int,
 ) -> Histories:
     """Groups the behaviours of a range of users into histories.
 
@@ -101,9 +106,10 @@ def group(
         people: has the users of `rows` at least.
         config: the rules.
         width: S, services of the dataset.
+        behaviours: of all users of the logs, repeats included.
     """
     user = np.searchsorted(people.hashes, counts.user)
-    stays, dropped = _stays(user, counts, len(people.hashes), config)
+    stays, dropped = _stays(user, counts, len(people.hashes), config, behaviours)
     repeats = counts.behaviours - counts.distinct
     if config.drop_repeats:  # the first rule, so also of users that others drop
         dropped["repeated behaviours"] = int(repeats.sum())
@@ -141,7 +147,7 @@ def group(
 
 
 def _stays(
-    user: np.ndarray, counts: Counts, users: int, config: PrepareConfig
+    user: np.ndarray, counts: Counts, users: int, config: PrepareConfig, behaviours: int
 ) -> tuple[np.ndarray, Counter[str]]:
     """Which histories [K] stay, and what the rules drop: users of too many behaviours, then short
     histories, then users of too few behaviours in those left."""
@@ -152,11 +158,13 @@ def _stays(
 
     dropped: Counter[str] = Counter()
     stays = np.ones(len(user), bool)
-    total = per_user(stays)
-    if config.max_behaviours:
-        many = total > config.max_behaviours
-        dropped["users above max_behaviours"] = int(many.sum())
-        dropped["behaviours of users above max_behaviours"] = int(total[many].sum())
+    most = {"max_behaviours": config.max_behaviours or np.inf}
+    most["max_user_share"] = config.max_user_share * behaviours
+    for rule, limit in most.items():
+        total = per_user(stays)
+        many = total > limit
+        dropped[f"users above {rule}"] = int(many.sum())
+        dropped[f"behaviours of users above {rule}"] = int(total[many].sum())
         stays &= ~many[user]
     short = stays & (sizes < config.min_service_behaviours)
     dropped["histories below min_service_behaviours"] = int(short.sum())

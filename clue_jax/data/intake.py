@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clue_jax.data.coded import codes as codes_of
+from clue_jax.data.coded import combined
 from clue_jax.data.hashing import hashes64
 from clue_jax.data.log_reader import Behaviours
 from clue_jax.data.privacy import Pseudonyms
@@ -103,9 +105,7 @@ class Intake:
 
     def _users(self, batch: Behaviours) -> np.ndarray:
         """Hash of each behaviour's user, [B] uint64; new users and splits are written down."""
-        encoded = batch.users.dictionary_encode()
-        codes = encoded.indices.to_numpy(zero_copy_only=False)
-        ids = encoded.dictionary.to_pylist()
+        codes, ids = codes_of(batch.users), batch.users.dictionary.to_pylist()
         numbers, fresh = self._known_users.numbers(ids)
         self._hashes = _grown(self._hashes, numbers)
         self._splits = _grown(self._splits, numbers)
@@ -157,10 +157,9 @@ class Intake:
 
     def _items(self, batch: Behaviours) -> tuple[np.ndarray, np.ndarray]:
         """Identity and row of the catalogue of each behaviour's item, [B] each."""
-        joined = pc.binary_join_element_wise(batch.services, batch.texts, batch.source_ids, _NUL)
-        encoded = joined.dictionary_encode()
-        codes = encoded.indices.to_numpy(zero_copy_only=False)
-        texts = encoded.dictionary.to_pylist()
+        distinct, codes = combined([batch.services, batch.texts, batch.source_ids])
+        joined = pc.binary_join_element_wise(*distinct, _NUL)
+        texts = joined.to_pylist()
         numbers, fresh = self._known_items.numbers(texts)
         self._identities = _grown(self._identities, numbers)
         self._entries = _grown(self._entries, numbers)
@@ -171,7 +170,7 @@ class Intake:
             # The number of the behaviour that brought it is a number no other entry has.
             entries = batch.first + _first_of_each(codes, len(texts))[fresh]
             self._identities[numbers[fresh]], self._entries[numbers[fresh]] = keys, entries
-            rows = encoded.dictionary.take(pa.array(fresh))
+            rows = joined.take(pa.array(fresh))
             sizes = pc.binary_length(rows).to_numpy(zero_copy_only=False)
             columns = {"item": keys, "entry": entries, "texts": rows}
             self.catalogue.add(columns, 2.0 * sizes + _ENTRY_BYTES)

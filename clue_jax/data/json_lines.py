@@ -10,7 +10,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 LINE_BYTES = 1 << 25  # longest line
-BATCH_BYTES = 1 << 26  # of text
+BATCH_BYTES = 1 << 24  # of text
 
 Record = tuple[int, dict[str, Any] | None, str]  # line number, object, what is wrong instead
 
@@ -39,10 +39,9 @@ def json_records(stream: IO[bytes]) -> Iterator[Record]:
         if line.isspace():
             continue
         try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            # Bytes that are not UTF-8 pass, so that they spoil their column and not their line.
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape")
             record = json.loads(text, parse_constant=lambda _: None)  # NaN is a missing value
-        except UnicodeDecodeError:
-            yield number, None, "is not UTF-8"
         except (ValueError, RecursionError):
             yield number, None, "is not JSON"
         else:
@@ -62,6 +61,12 @@ def column_of(values: list[Any]) -> pa.Array:
     try:
         return pa.array(texts, pa.large_string())
     except UnicodeEncodeError:
-        # Half of a surrogate pair ("\ud800") is no text; as bytes its row is rejected later.
-        encoded = [None if v is None else v.encode("utf-8", "surrogatepass") for v in texts]
-        return pa.array(encoded, pa.large_binary())
+        return pa.array([None if v is None else _bytes(v) for v in texts], pa.large_binary())
+
+
+def _bytes(text: str) -> bytes:
+    """The bytes of a line; half of a surrogate pair ("\\ud800") is bytes that are no text."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")

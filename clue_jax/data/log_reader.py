@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,9 @@ import pyarrow as pa
 from clue_jax.config import SERVICE_NAME, PrepareConfig, SourceConfig
 from clue_jax.console import say
 from clue_jax.data import columns, row_filters, tables, timestamps
+from clue_jax.data.coded import changed, combined, compact, constant, numbered, per_row
 from clue_jax.data.rejects import Reject, Rejects
+from clue_jax.data.row_checks import NO_LIMIT, Checks, Limit, Text, problems_of, text_of
 from clue_jax.errors import DataError
 
 SPLITS = ("train", "validation", "test")
@@ -27,13 +29,16 @@ MAX_SERVICES = 256  # more speak for a wrong `service_column`
 
 @dataclass(frozen=True)
 class Behaviours:
-    """The usable rows of one batch: B behaviours in order of appearance."""
+    """The usable rows of one batch: B behaviours in order of appearance.
 
-    users: pa.Array  # [B] large_string: ids as the logs have them
-    services: pa.Array  # [B] large_string
+    Texts by their distinct values, these in order of appearance as well.
+    """
+
+    users: pa.DictionaryArray  # [B]: ids as the logs have them
+    services: pa.DictionaryArray  # [B]
     service: np.ndarray  # [B] int16, the services as numbered in order of appearance
-    texts: pa.Array  # [B] large_string
-    source_ids: pa.Array  # [B] large_string, '' where the source has none
+    texts: pa.DictionaryArray  # [B]
+    source_ids: pa.DictionaryArray  # [B], '' where the source has none
     times: np.ndarray  # [B] int64: epoch s, or the order column, or the order of appearance
     splits: np.ndarray  # [B] int8 position in SPLITS; -1 where the source has none
     rows: np.ndarray  # [B] int64, number of each row in its file
@@ -54,6 +59,7 @@ class Tally:
 
     services: dict[str, int] = field(default_factory=dict)  # numbered as they appear
     filtered: Counter[str] = field(default_factory=Counter)
+    replaced: Counter[str] = field(default_factory=Counter)
     behaviours: int = 0
     rows: int = 0  # read from sources that say neither when nor in which order
 
@@ -75,13 +81,15 @@ class LogReader:
             row_filters.check_rule(rule)
         self.name = source.service or source.path
         self.now = time.time()
-        self.start = (
-            timestamps.iso_seconds(source.start, "config.sources: start") if source.start else None
-        )
-        self.end = timestamps.iso_seconds(source.end, "config.sources: end") if source.end else None
+        self.windows = _windows(config, source)
         self.template_columns = columns.template_columns(source.text)
         named = [source.user_id, source.order, source.item_id, source.split, source.service_column]
         named += [*self.template_columns, *(rule.column for rule in source.keep)]
+        # Values beyond these are set aside unread; a column that only rules look at has no limit.
+        self.text_limit = Limit(limit := config.max_text_bytes, f"max_text_bytes={limit:,}")
+        ids = source.user_id, source.item_id, source.split, source.service_column
+        self.limits = dict.fromkeys(ids, Limit(MAX_ID_BYTES, f"{MAX_ID_BYTES:,} bytes"))
+        self.limits |= dict.fromkeys(self.template_columns, self.text_limit)
         self.text_columns = list(dict.fromkeys(name for name in named if name))
         self.wanted = list(dict.fromkeys([*self.text_columns, *filter(None, [source.timestamp])]))
 
@@ -110,30 +118,33 @@ class LogReader:
     def _take(self, file: tables.LogFile, batch: tables.Batch) -> None:
         """Adds the usable rows of a batch, and its rejects."""
         found = [Reject(row, "", reason) for row, reason in batch.broken]
-        text, invalid = {}, {}
-        for name in self.text_columns:
-            text[name], invalid[name] = columns.texts(batch.columns[name], name)
+        text = {
+            name: text_of(name, batch.columns[name], self.limits.get(name, NO_LIMIT))
+            for name in self.text_columns
+        }
         kept = self._filter(text, len(batch))
         times, kept = self._times(batch, kept, found)
-        check = _Check(batch.rows, kept, found)
-        users = self._users(text, invalid, check)
-        texts = self._texts(text, invalid, check)
-        source_ids = self._source_ids(text, invalid, check)
-        services = self._services(text, invalid, check)
-        splits = self._splits(text, invalid, check)
+        check = Checks(batch.rows, kept, found)
+        users = self._users(text, check)
+        if self.config.replace_bad_text:
+            text |= {n: self._mended(n, text[n], check.alive) for n in self.template_columns}
+        texts = self._texts(text, check)
+        source_ids = self._source_ids(text, check)
+        services = self._services(text, check)
+        splits = self._splits(text, check)
         self.rejects.add(file.name, str(file.path), found)
 
         alive = check.alive
         if not alive.any():
             return
         mask = pa.array(alive)
-        services = services.filter(mask)
+        services = compact(services.filter(mask))
         usable = Behaviours(
-            users=users.filter(mask),
+            users=compact(users.filter(mask)),
             services=services,
-            service=self._codes(services),
-            texts=texts.filter(mask),
-            source_ids=source_ids.filter(mask),
+            service=self._service_codes(services),
+            texts=compact(texts.filter(mask)),
+            source_ids=compact(source_ids.filter(mask)),
             times=times[alive],
             splits=splits[alive],
             rows=batch.rows[alive],
@@ -144,22 +155,23 @@ class LogReader:
         self.tally.behaviours += len(usable)
         self.sink(usable)
 
-    def _codes(self, services: pa.Array) -> np.ndarray:
+    def _service_codes(self, services: pa.DictionaryArray) -> np.ndarray:
         """Names [B] -> numbers [B] int16 in order of first appearance."""
-        known, encoded = self.tally.services, services.dictionary_encode()
-        codes = [known.setdefault(name, len(known)) for name in encoded.dictionary.to_pylist()]
+        known = self.tally.services
+        numbers = [known.setdefault(n, len(known)) for n in services.dictionary.to_pylist()]
         if len(known) > MAX_SERVICES:
             raise DataError(
                 f"more than {MAX_SERVICES} services, such as {list(known)[-1]!r}; does"
                 " `service_column` name the right column?"
             )
-        return np.array(codes, np.int16)[encoded.indices.to_numpy(zero_copy_only=False)]
+        return per_row(services, np.array(numbers, np.int16))
 
-    def _filter(self, text: dict[str, pa.Array], rows: int) -> np.ndarray:
+    def _filter(self, text: dict[str, Text], rows: int) -> np.ndarray:
         """Rows every `keep` rule holds for: [B] bool; the first broken rule of a row counts."""
         kept = np.ones(rows, bool)
         for rule in self.source.keep:
-            holds = row_filters.holds(rule, text[rule.column])
+            column = text[rule.column]
+            holds = per_row(column.column, row_filters.holds(rule, column.values))
             self._count(kept & ~holds, row_filters.describe(rule))
             kept &= holds
         return kept
@@ -178,89 +190,108 @@ class LogReader:
             self.tally.rows += len(batch)
             return np.arange(self.tally.rows - len(batch), self.tally.rows), kept
         if source.timestamp:
-            times, problem, shown = timestamps.times(batch.columns[name], name, self.now)
+            times, problem = timestamps.times(batch.columns[name], name, self.now)
         else:
-            times, problem, shown = timestamps.orders(batch.columns[name], name)
-        check = _Check(batch.rows, kept, found)
-        for reason in set(problem[kept]) - {""}:
-            value = None if reason == timestamps.MISSING else shown
-            check.reject(problem == reason, name, reason, value)
+            times, problem = timestamps.orders(batch.columns[name], name)
+        check = Checks(batch.rows, kept, found)
+        for number in np.unique(problem[kept & (problem > 0)]).tolist():
+            reason, shown = timestamps.PROBLEMS[number], None
+            if reason != timestamps.MISSING:
+                limit = Limit(timestamps.MAX_TIME_BYTES, "")
+                shown = text_of(name, batch.columns[name], limit).column
+            check.reject(problem == number, name, reason, shown)
         kept = check.alive
-        if self.start is not None:
-            self._count(kept & (times < self.start), f"before {source.start}")
-            kept = kept & (times >= self.start)
-        if self.end is not None:
-            self._count(kept & (times >= self.end), f"from {source.end} on")
-            kept = kept & (times < self.end)
+        for rule, first, last in self.windows:
+            outside = kept & ((times < first) | (times >= last))
+            self._count(outside, rule)
+            kept = kept & ~outside
         return times, kept
 
-    def _users(self, text: dict, invalid: dict, check: _Check) -> pa.Array:
+    def _users(self, text: dict[str, Text], check: Checks) -> pa.DictionaryArray:
         name = self.source.user_id
-        check.reject(invalid[name], name, "is not UTF-8")
-        check.reject(columns.empty(text[name]), name, "is empty")
-        check.reject(columns.contains_nul(text[name]), name, "contains a NUL byte")
-        too_long = columns.longer_than(text[name], MAX_ID_BYTES)
-        check.reject(too_long, name, f"is longer than {MAX_ID_BYTES:,} bytes")
-        return columns.identities(text[name])
+        check.readable(name, text[name])
+        check.values(text[name].column, columns.empty(text[name].values), name, "is empty")
+        return changed(text[name].column, columns.identities)
 
-    def _texts(self, text: dict, invalid: dict, check: _Check) -> pa.Array:
+    def _mended(self, name: str, text: Text, alive: np.ndarray) -> Text:
+        """A column of the template made readable."""
+        where = np.zeros(len(text.values), bool)
+        for of_values, reason in problems_of(text):
+            self._replaced(per_row(text.column, of_values) & alive, f"{name}: {reason}")
+            where |= of_values
+        if not where.any():
+            return text
+        values = columns.mended(text.raw, text.values, where, text.limit.bytes)
+        nothing = np.zeros_like(where)
+        return replace(text, column=text.changed(values), invalid=nothing, longer=nothing)
+
+    def _replaced(self, where: np.ndarray, reason: str) -> None:
+        if where.any():
+            self.tally.replaced[reason] += int(where.sum())
+
+    def _texts(self, text: dict[str, Text], check: Checks) -> pa.DictionaryArray:
         for name in self.template_columns:
-            check.reject(invalid[name], name, "is not UTF-8")
-            check.reject(columns.contains_nul(text[name]), name, "contains a NUL byte")
-        rendered = columns.render(self.source.text, text)
-        name = ", ".join(self.template_columns)
-        limit = self.config.max_text_bytes
-        check.reject(columns.empty(rendered), name, "is empty")
-        too_long = columns.longer_than(rendered, limit)
-        check.reject(too_long, name, f"is longer than max_text_bytes={limit:,}")
-        return rendered
+            check.readable(name, text[name])
+        filled, places = combined([text[name].column for name in self.template_columns])
+        cells = dict(zip(self.template_columns, filled, strict=True))
+        rendered = numbered(columns.render(self.source.text, cells), places)
+        name, limit = ", ".join(self.template_columns), self.text_limit
+        check.values(rendered, columns.empty(rendered.dictionary), name, "is empty")
+        too_long = columns.longer_than(rendered.dictionary, limit.bytes)
+        if not self.config.replace_bad_text:
+            check.values(rendered, too_long, name, limit.reason)
+        elif too_long.any():
+            self._replaced(per_row(rendered, too_long) & check.alive, f"{name}: {limit.reason}")
+            return changed(rendered, lambda texts: columns.cut(texts, too_long, limit.bytes))
+        return changed(rendered, lambda texts: texts)
 
-    def _source_ids(self, text: dict, invalid: dict, check: _Check) -> pa.Array:
+    def _source_ids(self, text: dict[str, Text], check: Checks) -> pa.DictionaryArray:
         name = self.source.item_id
         if not name:
-            return pa.array([""], pa.large_string()).take(pa.array(np.zeros(len(check.rows), int)))
-        check.reject(invalid[name], name, "is not UTF-8")
-        check.reject(columns.contains_nul(text[name]), name, "contains a NUL byte")
-        too_long = columns.longer_than(text[name], MAX_ID_BYTES)
-        check.reject(too_long, name, f"is longer than {MAX_ID_BYTES:,} bytes")
-        return columns.identities(text[name]).fill_null("")
+            return constant("", len(check.rows))
+        check.readable(name, text[name])
+        return changed(text[name].column, lambda ids: columns.identities(ids).fill_null(""))
 
-    def _services(self, text: dict, invalid: dict, check: _Check) -> pa.Array:
+    def _services(self, text: dict[str, Text], check: Checks) -> pa.DictionaryArray:
         name = self.source.service_column
         if not name:
-            constant = pa.array([self.source.service], pa.large_string())
-            return constant.take(pa.array(np.zeros(len(check.rows), int)))
-        spelled = columns.identities(text[name])
-        check.reject(invalid[name], name, "is not UTF-8")
-        check.reject(columns.empty(spelled), name, "is empty")
-        names = columns.fully_matches(spelled, SERVICE_NAME)
+            return constant(self.source.service, len(check.rows))
+        spelled = changed(text[name].column, columns.identities)
+        check.readable(name, text[name])
+        check.values(spelled, columns.empty(spelled.dictionary), name, "is empty")
+        names = columns.fully_matches(spelled.dictionary, SERVICE_NAME)
         reason = "cannot name a service: use up to 64 letters, digits, '_', '-' and '.'"
-        check.reject(~names, name, reason, spelled)
+        check.values(spelled, ~names, name, reason, shown=True)
         return spelled
 
-    def _splits(self, text: dict, invalid: dict, check: _Check) -> np.ndarray:
+    def _splits(self, text: dict[str, Text], check: Checks) -> np.ndarray:
         """Position in SPLITS of each row's split, [B] int8; -1 where the source has none."""
         name = self.source.split
-        codes = np.full(len(check.rows), -1, np.int8)
-        if name:
-            spelled = columns.identities(text[name])
-            for code, split in enumerate(SPLITS):
-                codes[columns.fully_matches(spelled, split)] = code
-            check.reject(columns.empty(spelled) & ~invalid[name], name, "is empty")
-            check.reject(codes < 0, name, f"is not one of {', '.join(SPLITS)}", spelled)
-        return codes
+        if not name:
+            return np.full(len(check.rows), -1, np.int8)
+        spelled = changed(text[name].column, columns.identities)
+        check.readable(name, text[name])
+        numbers = np.full(len(spelled.dictionary), -1, np.int8)
+        for number, split in enumerate(SPLITS):
+            numbers[columns.fully_matches(spelled.dictionary, split)] = number
+        check.values(spelled, columns.empty(spelled.dictionary), name, "is empty")
+        reason = f"is not one of {', '.join(SPLITS)}"
+        check.values(spelled, numbers < 0, name, reason, shown=True)
+        return per_row(spelled, numbers)
 
 
-class _Check:
-    """Which rows of a batch are still good, and the first problem of each that is not."""
-
-    def __init__(self, rows: np.ndarray, alive: np.ndarray, found: list[Reject]):
-        self.rows, self.alive, self.found = rows, alive.copy(), found
-
-    def reject(
-        self, where: np.ndarray, column: str, reason: str, shown: pa.Array | None = None
-    ) -> None:
-        for position in np.flatnonzero(where & self.alive):
-            value = None if shown is None else shown[int(position)].as_py()
-            self.found.append(Reject(int(self.rows[position]), column, reason, value))
-        self.alive &= ~where
+def _windows(config: PrepareConfig, source: SourceConfig) -> list[tuple[str, float, float]]:
+    """Rule, first second and first second after it: of the source, then of all sources."""
+    windows = {
+        "config.sources: ": (source.start, source.end),
+        "config.": (config.start, config.end),
+    }
+    found: list[tuple[str, float, float]] = []
+    for key, (start, end) in windows.items():
+        if start:
+            first = timestamps.iso_seconds(start, f"{key}start")
+            found.append((f"before {start}", first, np.inf))
+        if end:
+            last = timestamps.iso_seconds(end, f"{key}end")
+            found.append((f"from {end} on", -np.inf, last))
+    return found

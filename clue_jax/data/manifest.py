@@ -21,6 +21,7 @@ _KEYS = (
     "tokenizer_sha256",
     "vocab_size",
 )
+AGAIN = "copy the dataset again or run prepare again"
 _SHARD = re.compile(r"(users|items)/[A-Za-z0-9_-]+\.array_record-\d{5}-of-\d{5}")
 
 
@@ -91,15 +92,14 @@ def check_files(root: epath.Path, manifest: dict[str, Any], verify: bool) -> Non
     Raises:
         DataError: a shard that is missing, has another size or other contents; names it.
     """
-    again = "copy the dataset again or run prepare again"
     for entry in shard_entries(manifest):
         path = root / entry["file"]
         if not path.exists():
-            raise DataError(f"{path}: missing, though manifest.json lists it; {again}")
+            raise DataError(f"{path}: missing, though manifest.json lists it; {AGAIN}")
         size = path.stat().length
         if size != entry["bytes"]:
             raise DataError(
-                f"{path}: {size:,} bytes, but manifest.json says {entry['bytes']:,}; {again}"
+                f"{path}: {size:,} bytes, but manifest.json says {entry['bytes']:,}; {AGAIN}"
             )
         if verify and files.sha256_file(path) != entry["sha256"]:
-            raise DataError(f"{path}: contents differ from those in manifest.json; {again}")
+            raise DataError(f"{path}: contents differ from those in manifest.json; {AGAIN}")

@@ -134,6 +134,7 @@ def _build(
         "quantiles": {"item_tokens": item_tokens.spread(), "behaviours": tallies.quantiles()},
         "rejects": reading.rejects,
         "filtered": reading.filtered,
+        "replaced": reading.replaced,
         "duplicates": tallies.repeats,
         "dropped": tallies.dropped,
         "truncated_items": truncated,
@@ -209,7 +210,7 @@ def _write_items(build: Build, catalogue: Catalogue) -> dict[str, Any]:
 
 
 def _tell(manifest: dict[str, Any], out: epath.PathLike, reused: int) -> None:
-    for title in ("rejects", "filtered", "dropped"):
+    for title in ("rejects", "filtered", "replaced", "dropped"):
         for reason, count in manifest[title].items():
             say(f"{title}: {count:,} {reason}")
     users = ", ".join(f"{v['users']:,} {k}" for k, v in manifest["splits"].items())

@@ -16,6 +16,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from etils import epath
 
 from clue_jax import files
+from clue_jax.data.manifest import AGAIN
 from clue_jax.errors import DataError, StorageError
 
 # One record a chunk: any record can be read without its neighbours, as TFDS expects.
@@ -124,20 +125,47 @@ def _local(path: epath.Path) -> Iterator[str]:
         yield str(copy)
 
 
-def read_records(path: epath.Path) -> list[bytes]:
-    """All records of a shard.
+_READ_ERRORS = (RuntimeError, OSError, ValueError, IndexError)
+
+
+def read_records(path: epath.Path, sha256: str) -> list[bytes]:
+    """All records of a shard, after its bytes have been compared with their checksum.
 
     Raises:
-        DataError: it is missing, truncated or damaged; names it.
+        DataError: it is missing, truncated, damaged or another one; names it, and the record where
+            one is damaged.
     """
     try:
-        with _local(path) as local, contextlib.closing(ArrayRecordReader(local)) as reader:
-            return reader.read_all()
-    except (RuntimeError, OSError, ValueError, IndexError) as error:
-        raise DataError(
-            f"{path}: damaged or missing ({str(error).splitlines()[0]}); copy the dataset again or"
-            " run prepare again"
-        ) from error
+        with _local(path) as local:
+            if files.sha256_file(local) != sha256:
+                raise _difference(path, local)
+            with contextlib.closing(ArrayRecordReader(local)) as reader:
+                return reader.read_all()
+    except _READ_ERRORS as error:
+        raise _unreadable(path, error) from error
+
+
+def _difference(path: epath.Path, local: str) -> DataError:
+    """What is wrong with a shard of other bytes than the manifest says."""
+    try:
+        with contextlib.closing(ArrayRecordReader(local)) as reader:
+            for record in range(reader.num_records()):
+                try:
+                    reader.read([record])
+                except _READ_ERRORS:
+                    return DataError(f"{path}: damaged in record {record}; {AGAIN}")
+    except _READ_ERRORS as error:
+        return _unreadable(path, error)
+    return DataError(
+        f"{path}: contents differ from those in manifest.json: it is another dataset's, or was"
+        f" changed; {AGAIN}"
+    )
+
+
+def _unreadable(path: epath.Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path}: damaged or missing ({(str(error) or repr(error)).splitlines()[0]}); {AGAIN}"
+    )
 
 
 # ------------------------------------------------------------------------------- TFDS metadata

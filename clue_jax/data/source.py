@@ -144,7 +144,7 @@ class Dataset:
 
     def _read_shard(self, entry: dict[str, Any]) -> Users:
         path = self.path / entry["file"]
-        records = shards.read_records(path)
+        records = shards.read_records(path, entry["sha256"])
         if len(records) != entry["users"]:
             raise DataError(
                 f"{path}: {len(records):,} records, but manifest.json says {entry['users']:,}"
@@ -170,7 +170,7 @@ class Dataset:
     def _items(self) -> ItemTable:
         records: list[bytes] = []
         for entry in self.manifest["items"]["shards"]:
-            records += shards.read_records(self.path / entry["file"])
+            records += shards.read_records(self.path / entry["file"], entry["sha256"])
         try:
             items = decode_items(records)
         except DataError as error:

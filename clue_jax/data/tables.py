@@ -26,7 +26,10 @@ from clue_jax.errors import ConfigError, DataError
 FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl"}
 FORMATS |= {".ndjson": "jsonl"}
 BATCH_ROWS = 1 << 17
-CSV_BLOCK_BYTES = 1 << 25  # a row may straddle two blocks, so this is also the longest one
+BATCH_BYTES = 1 << 24  # of a batch of Parquet
+DISTINCT_BYTES = 1 << 25  # of one column in a row group
+COLUMN_BUFFER_BYTES = 1 << 20  # else all of a column in a row group is held, however long it is
+CSV_BLOCK_BYTES = 1 << 24  # a row may straddle two blocks, so this is also the longest one
 HEADER_BYTES = 1 << 20
 PROBED_LINES = 1_000  # JSON lines looked at for the names of columns
 
@@ -183,11 +186,34 @@ def _stream(file: LogFile) -> Iterator[IO[bytes]]:
 def _parquet_batches(file: LogFile, wanted: list[str]) -> Iterator[Batch]:
     first = 1
     with file.path.open("rb") as stream:
-        table = pq.ParquetFile(stream, page_checksum_verification=True)
-        for batch in table.iter_batches(BATCH_ROWS, columns=wanted, use_threads=False):
+        rows, repeating = _parquet_plan(pq.read_metadata(stream), wanted)
+        table = pq.ParquetFile(
+            stream,
+            read_dictionary=repeating,
+            page_checksum_verification=True,
+            buffer_size=COLUMN_BUFFER_BYTES,
+        )
+        for batch in table.iter_batches(rows, columns=wanted, use_threads=False):
             columns = dict(zip(batch.schema.names, batch.columns, strict=True))
             yield Batch(np.arange(first, first + len(batch)), columns)
             first += len(batch)
+
+
+def _parquet_plan(metadata: pq.FileMetaData, wanted: list[str]) -> tuple[int, list[str]]:
+    """Rows to read at a time, fewer than BATCH_ROWS where they are long; and the columns to read by
+    their distinct values, which the reader keeps until the end of a row group."""
+    longest, largest = 1.0, dict.fromkeys(wanted, 0)
+    for number in range(metadata.num_row_groups):
+        group, size = metadata.row_group(number), 0
+        for place in range(group.num_columns):
+            chunk = group.column(place)
+            if chunk.path_in_schema in largest:
+                here = chunk.total_uncompressed_size
+                largest[chunk.path_in_schema] = max(largest[chunk.path_in_schema], here)
+                size += here
+        longest = max(longest, size / max(group.num_rows, 1))
+    rows = max(1, min(BATCH_ROWS, int(BATCH_BYTES / longest)))
+    return rows, [name for name, size in largest.items() if size <= DISTINCT_BYTES]
 
 
 def _csv_names(stream: IO[bytes], delimiter: str) -> list[str]:

@@ -8,11 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clue_jax.data.columns import empty, identities, mask_of, texts
+from clue_jax.data.coded import coded, per_row
+from clue_jax.data.columns import empty, identities, mask_of, shortened, texts
 from clue_jax.errors import ConfigError
 
 MILLISECONDS_FROM = 10**11  # an epoch of this size or more is in milliseconds
 DAY_SECONDS = 86_400
+MAX_TIME_BYTES = 100  # longer texts are no time
 
 MISSING = "is missing"
 NOT_A_TIME = "is not an ISO date or an epoch"
@@ -20,6 +22,7 @@ AMBIGUOUS = "could be a date or an epoch; write it as 2024-01-31"
 NEGATIVE = "is before 1970"
 FUTURE = "is later than tomorrow"
 NOT_AN_ORDER = "is not a whole number"
+PROBLEMS = ("", MISSING, NOT_A_TIME, AMBIGUOUS, NEGATIVE, FUTURE, NOT_AN_ORDER)
 
 _ISO = (
     r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
@@ -28,7 +31,7 @@ _ISO = (
 _ZONE = r"[T ].*(Z|[+-]\d{2}(:?\d{2})?)$"
 
 
-def times(column: pa.Array, name: str, now: float) -> tuple[np.ndarray, np.ndarray, pa.Array]:
+def times(column: pa.Array, name: str, now: float) -> tuple[np.ndarray, np.ndarray]:
     """Times as epoch seconds; those without a zone are in UTC, fractions of a second are dropped.
 
     Understands Arrow timestamps and dates, ISO dates and times, and epochs, as numbers or as text;
@@ -36,37 +39,53 @@ def times(column: pa.Array, name: str, now: float) -> tuple[np.ndarray, np.ndarr
     YYYYMMDD is refused, as it would pass for a moment in August 1970.
 
     Returns:
-        seconds [B] int64 (0 where there is a problem); problem [B] object, a reason or ''; the
-        values as text [B], to be shown.
+        seconds [B] int64 (0 where there is a problem); problem [B] int8, place in PROBLEMS.
 
     Raises:
         DataError: the column holds lists or structures.
     """
-    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-        seconds = _timestamp_seconds(column)
-        shown = seconds.cast(pa.timestamp("s")).cast(pa.large_string())
-        problem = np.full(len(column), "", object)
+    if not _is_text(column.type):
+        return _times(column, name, now)
+    column = coded(shortened(column, MAX_TIME_BYTES))
+    seconds, problem = _times(column.dictionary, name, now)
+    return per_row(column, seconds), per_row(column, problem)
+
+
+def _is_date(kind: pa.DataType) -> bool:
+    return pa.types.is_timestamp(kind) or pa.types.is_date(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Whether times of a type are read as texts, each distinct one once."""
+    number = pa.types.is_floating(kind) or pa.types.is_signed_integer(kind)
+    return not (number or _is_date(kind))
+
+
+def _times(values: pa.Array, name: str, now: float) -> tuple[np.ndarray, np.ndarray]:
+    invalid = compact = np.zeros(len(values), bool)
+    if _is_date(values.type):
+        seconds = _timestamp_seconds(values)
+    elif not _is_text(values.type):  # as texts, without reading digits
+        floating = pa.types.is_floating(values.type)
+        values = _rounded_down(values) if floating else values.cast(pa.int64())
+        seconds, compact = _epoch_seconds(values)
     else:
-        if pa.types.is_floating(column.type):
-            column = _rounded_down(column)
-        shown, invalid = texts(column, name)
-        if pa.types.is_signed_integer(column.type):  # the same, without reading digits again
-            seconds, compact = _epoch_seconds(column.cast(pa.int64()))
-        else:
-            seconds, compact = _text_seconds(pc.utf8_trim_whitespace(shown))
-        problem = np.where(compact, AMBIGUOUS, "").astype(object)
-        problem[invalid] = NOT_A_TIME
+        values, invalid = texts(values, name)
+        seconds, compact = _text_seconds(pc.utf8_trim_whitespace(values))
     unread = mask_of(seconds.is_null())
-    blank = unread & empty(shown)
+    blank = empty(values) if _is_text(values.type) else mask_of(values.is_null())
     found = pc.fill_null(seconds, 0).to_numpy(zero_copy_only=False)
+    problem = np.zeros(len(values), np.int8)
     for where, reason in (
+        (invalid, NOT_A_TIME),
+        (compact, AMBIGUOUS),
         (unread & ~blank, NOT_A_TIME),
         (blank, MISSING),
         (found < 0, NEGATIVE),
         (found > now + DAY_SECONDS, FUTURE),
     ):
-        problem[where & (problem == "")] = reason
-    return np.where(problem == "", found, 0), problem, shown
+        problem[where & (problem == 0)] = PROBLEMS.index(reason)
+    return np.where(problem == 0, found, 0), problem
 
 
 def _timestamp_seconds(column: pa.Array) -> pa.Array:
@@ -98,10 +117,7 @@ def _text_seconds(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
     epochs = pc.if_else(numeric, values, None)
     epochs = pc.replace_substring_regex(epochs, r"^\+|\..*$", "").cast(pa.int64())
     epochs, compact = _epoch_seconds(epochs)
-    # Distinct texts are parsed once: logs repeat their times.
-    dates = pc.if_else(numeric, None, values).dictionary_encode()
-    iso = _iso_seconds(dates.dictionary).take(dates.indices)
-    return pc.coalesce(epochs, iso), compact
+    return pc.coalesce(epochs, _iso_seconds(pc.if_else(numeric, None, values))), compact
 
 
 def _epoch_seconds(epochs: pa.Array) -> tuple[pa.Array, np.ndarray]:
@@ -153,12 +169,13 @@ def iso_seconds(value: str, key: str) -> int:
     return seconds
 
 
-def orders(column: pa.Array, name: str) -> tuple[np.ndarray, np.ndarray, pa.Array]:
+def orders(column: pa.Array, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Like `times`, for a column with the order within a user's history: whole numbers."""
-    shown, _ = texts(column, name)
+    column = coded(shortened(column, MAX_TIME_BYTES))
+    shown, _ = texts(column.dictionary, name)
     spelled = identities(shown)
     valid = pc.fill_null(pc.match_substring_regex(spelled, r"^-?\d{1,18}$"), False)
-    values = pc.fill_null(pc.if_else(valid, spelled, None).cast(pa.int64()), 0)
-    problem = np.where(mask_of(valid), "", NOT_AN_ORDER).astype(object)
-    problem[empty(shown)] = MISSING
-    return values.to_numpy(zero_copy_only=False), problem, shown
+    numbers = pc.fill_null(pc.if_else(valid, spelled, None).cast(pa.int64()), 0)
+    problem = np.where(mask_of(valid), 0, PROBLEMS.index(NOT_AN_ORDER)).astype(np.int8)
+    problem[empty(shown)] = PROBLEMS.index(MISSING)
+    return per_row(column, numbers.to_numpy(zero_copy_only=False)), per_row(column, problem)

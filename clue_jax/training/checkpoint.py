@@ -85,6 +85,15 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise StorageError(_unwritable(self.directory, error)) from error
 
+    def check(self) -> None:
+        """Tells at once, without waiting, of a save in the background that has failed.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        if not self._orbax.is_saving_in_progress():
+            self.wait()
+
     def wait(self) -> None:
         """Returns when everything that was saved is on disk.
 

@@ -54,7 +54,7 @@ def train(config: PretrainConfig, data: str, workdir: str) -> None:
     mesh = make_mesh(config.mesh)
     users_per_group(config.train.batch_users, mesh)
     state_shardings(config, mesh)
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, config.data.verify)
     directory = epath.Path(workdir)
     with contextlib.ExitStack() as held, Signals() as signals:
         first_alone(lambda: held.enter_context(lease(directory / "lock")))
@@ -200,6 +200,7 @@ class Run:
         row["mfu"] = rate / self.peak if self.peak else None
         row["epoch"] = done / self.batches.steps_per_epoch
         self.writer.write(row)
+        self.checkpoints.check()
         left = (config.train.steps - done) * meter.seconds / meter.steps
         say_row(row, config.train.steps, left)
         meter.restart()

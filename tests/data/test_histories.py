@@ -100,7 +100,7 @@ def random_rows(seed, users=30, rows=400):
 
 def by_loop(rows, config):
     """{user: {service: [(time, text)]}} after all rules, a row at a time."""
-    expected = {}
+    expected, behaviours = {}, len(rows)
     if config.drop_repeats:
         # The last of equal rows stays.
         rows = [row for n, row in enumerate(rows) if row not in rows[n + 1 :]]
@@ -109,7 +109,8 @@ def by_loop(rows, config):
         mine[service].append((time, text))
     for user, histories in list(expected.items()):
         total = sum(map(len, histories.values()))
-        if config.max_behaviours and total > config.max_behaviours:
+        robot = config.max_behaviours and total > config.max_behaviours
+        if robot or total > config.max_user_share * behaviours:
             del expected[user]
             continue
         for service, history in histories.items():
@@ -130,6 +131,8 @@ RULES = [
     {"min_service_behaviours": 7},
     {"min_service_behaviours": 6, "min_behaviours": 9, "max_history": 8},
     {"max_behaviours": 14, "min_behaviours": 3},
+    {"max_user_share": 0.04},
+    {"max_user_share": 0.035, "max_behaviours": 17, "drop_repeats": True, "min_behaviours": 9},
     {"drop_repeats": True},
     {"drop_repeats": True, "max_history": 4, "min_behaviours": 8, "min_service_behaviours": 5},
     {"drop_repeats": True, "max_behaviours": 12},
@@ -150,6 +153,8 @@ def test_grouping_equals_a_loop_over_rows(group, monkeypatch, rules, limit):
     total = sum(len(h) for mine in expected.values() for h in mine.values())
     lost = [n for rule, n in found.dropped.items() if "behaviours" in rule.split(" ")[:2]]
     assert total + sum(lost) == len(rows)
+    if "max_user_share" in rules:
+        assert 0 < found.dropped["users above max_user_share"] < 10
     if not rules:
         assert found.repeats == len(rows) - len(set(rows)) and not found.dropped
 

@@ -91,7 +91,7 @@ def test_quote_that_never_closes_does_not_fill_memory(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz"])
 def test_json_lines(tmp_path, name):
-    lines = [b'\xef\xbb\xbf{"a": 1, "b": "x"}', b"", b'{"a": NaN}', b"{", b"[1]", b'{"a": "\xff"}']
+    lines = [b'\xef\xbb\xbf{"a": 1, "b": "x"}', b"", b'{"a": NaN}', b"{", b"[1]", b'{"\xff": 1']
     lines += [b"[" * 100_000, b'{"b": "y", "a": 2.5}', b'{"a": "t", "c": 1}']
     numbers, values, broken = read(write(tmp_path / name, b"\n".join(lines)), "a", "b")
     assert numbers == [1, 3, 8, 9]
@@ -99,9 +99,16 @@ def test_json_lines(tmp_path, name):
     assert broken == [
         (4, "is not JSON"),
         (5, "is not a JSON object"),
-        (6, "is not UTF-8"),
+        (6, "is not JSON"),
         (7, "is not JSON"),
     ]
+
+
+def test_bytes_that_are_not_utf8_stay_in_their_column(tmp_path):
+    lines = [b'{"a": "\xff", "b": "x\xc3\xa9"}', b'{"a": "\\ud800", "b": "y"}', b'{"b": ["\xff"]}']
+    numbers, values, broken = read(write(tmp_path / "x.jsonl", b"\n".join(lines)), "a", "b")
+    assert (numbers, broken) == ([1, 2, 3], [])
+    assert values == [(b"\xff", "xé"), (b"\xed\xa0\x80", "y"), (None, '["\\udcff"]')]
 
 
 def test_json_line_too_long_is_skipped(tmp_path, monkeypatch):

@@ -1,0 +1,75 @@
+"""Columns with their distinct values apart, as Arrow's dictionary arrays.
+
+Logs repeat themselves: what can be told of a value is told once, and the rows look it up. A missing
+value is a value like others, so that no code is null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+
+def coded(column: pa.Array) -> pa.DictionaryArray:
+    """A column [B] of any flat type by its distinct values."""
+    if not pa.types.is_dictionary(column.type):
+        return column.dictionary_encode("encode")
+    values = column.dictionary
+    if column.indices.null_count:
+        values = pa.concat_arrays([values, pa.nulls(1, values.type)])
+        column = numbered(values, column.indices.fill_null(len(values) - 1).to_numpy())
+    # A reader may hand on the values of many more rows.
+    return column if len(values) <= len(column) else compact(column)
+
+
+def codes(column: pa.DictionaryArray) -> np.ndarray:
+    """The number of each row's value, [B] int."""
+    return column.indices.to_numpy()
+
+
+def per_row(column: pa.DictionaryArray, of_values: np.ndarray) -> np.ndarray:
+    """What is known of the values [n] for the rows [B]."""
+    return of_values[codes(column)]
+
+
+def changed(
+    column: pa.DictionaryArray, change: Callable[[pa.Array], pa.Array]
+) -> pa.DictionaryArray:
+    """The column after `change` of its values [n]; those that it made equal become one."""
+    again = change(column.dictionary).dictionary_encode("encode")
+    return numbered(again.dictionary, codes(again)[codes(column)])
+
+
+def compact(column: pa.DictionaryArray) -> pa.DictionaryArray:
+    """The column without values that no row has, the others in order of appearance."""
+    kept, places = _distinct(codes(column))
+    return numbered(column.dictionary.take(pa.array(kept)), places)
+
+
+def combined(columns: Sequence[pa.DictionaryArray]) -> tuple[list[pa.Array], np.ndarray]:
+    """Distinct rows [n] of several columns, in order of appearance, and the one of each row [B]."""
+    kept, places = _distinct(codes(columns[0]))
+    numbers = [kept]
+    for column in columns[1:]:
+        width = max(len(column.dictionary), 1)
+        kept, places = _distinct(places * np.int64(width) + codes(column))
+        numbers = [*(number[kept // width] for number in numbers), kept % width]
+    values = [c.dictionary.take(pa.array(n)) for c, n in zip(columns, numbers, strict=True)]
+    return values, places
+
+
+def constant(value: str, rows: int) -> pa.DictionaryArray:
+    """A column with one value throughout."""
+    return numbered(pa.array([value], pa.large_string()), np.zeros(rows, np.int32))
+
+
+def numbered(values: pa.Array, numbers: np.ndarray) -> pa.DictionaryArray:
+    """The column [B] whose rows have these of the values [n]."""
+    return pa.DictionaryArray.from_arrays(pa.array(numbers), values)
+
+
+def _distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    found = pa.array(numbers).dictionary_encode()
+    return found.dictionary.to_numpy(), found.indices.to_numpy()
