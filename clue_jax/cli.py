@@ -114,7 +114,10 @@ def parse(stage: Stage, arguments: Sequence[str]) -> dict[str, Any]:
     """
     values = flags.FlagValues()
     for flag in stage.flags:
-        flags.DEFINE_string(flag.name, flag.default, flag.help, flag_values=values)
+        if flag.many:
+            flags.DEFINE_multi_string(flag.name, [], flag.help, flag_values=values)
+        else:
+            flags.DEFINE_string(flag.name, flag.default, flag.help, flag_values=values)
     try:
         arguments = values.read_flags_from_files(list(arguments), force_gnu=True)
         if stage.config:

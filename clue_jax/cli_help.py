@@ -40,9 +40,10 @@ def stage_help(program: str, stage: Any, config: Any | None) -> str:
     if stage.config:
         shown = "--config=FILE.py[:variant]"
         usage.append(f"[{shown}]" if stage.default_config else shown)
-    usage += [
-        f"[--{f.name}=...]" if f.default or f.optional else f"--{f.name}=..." for f in stage.flags
-    ]
+    for flag in stage.flags:
+        shown = f"--{flag.name}=..."
+        usage.append(f"[{shown}]" if flag.default or flag.optional else shown)
+        usage += [f"[{shown} ...]"] * flag.many
     if stage.positional:
         usage.append(stage.positional.upper())
     lines = [*_wrapped("usage: " + " ".join(usage), " " * 7), "", stage.summary]

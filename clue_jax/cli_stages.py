@@ -36,7 +36,7 @@ def _prepare(config: PrepareConfig, out: str) -> None:
     prepare(config, out)
 
 
-def _train(config: PretrainConfig, data: str, workdir: str) -> None:
+def _train(config: PretrainConfig, data: list[str], workdir: str) -> None:
     from clue_jax.parallel.processes import join_processes
     from clue_jax.training.loop import train
 
@@ -44,10 +44,10 @@ def _train(config: PretrainConfig, data: str, workdir: str) -> None:
     train(config, data, workdir)
 
 
-def _compile(config: PretrainConfig, topology: str, **flags: str) -> None:
+def _compile(config: PretrainConfig, topology: str, data: list[str], **flags: str) -> None:
     from clue_jax.compilation.stage import compile_ahead
 
-    compile_ahead(config, topology, **flags)
+    compile_ahead(config, topology, data=data, **flags)
 
 
 def _export(config: ExportConfig, workdir: str, data: str, out: str) -> None:
@@ -77,6 +77,7 @@ class Flag:
     help: str
     default: str = ""
     optional: bool = False
+    many: bool = False  # given once for each of several values
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,10 @@ STAGES = {
             "train",
             "contrastive pretraining; the same command again resumes",
             _train,
-            (_DATA, _WORKDIR),
+            (
+                Flag("data", f"{_DATA.help}; once more for each further one", many=True),
+                _WORKDIR,
+            ),
             PretrainConfig,
             example="train --config=configs/pretrain.py:15M --data=data/prepared"
             " --workdir=runs/first --config.train.steps=2000",
@@ -164,7 +168,12 @@ STAGES = {
                 Flag("topology", "chips of one slice, such as v5e:16x16"),
                 Flag("slices", "slices, between which only gradients travel", "1"),
                 Flag("only", "step, or loss: the loss alone at config.train.batch_users", "step"),
-                Flag("data", "dataset whose users are assumed in place of these:", optional=True),
+                Flag(
+                    "data",
+                    "dataset whose users are assumed in place of the following; again for more",
+                    optional=True,
+                    many=True,
+                ),
                 Flag("services", "services of an average user", "2"),
                 Flag("behaviours", "behaviours of an average user in one service", "64"),
                 Flag("items", "distinct items of an average user", "96"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import jax
@@ -19,7 +19,7 @@ from clue_jax.compilation.topology import describe_topology
 from clue_jax.compilation.workload import UserProfile, Workload, assume, profile_of
 from clue_jax.config import PretrainConfig, validate_pretrain
 from clue_jax.console import say
-from clue_jax.data.source import open_dataset
+from clue_jax.data.mixture import open_datasets
 from clue_jax.errors import ConfigError
 from clue_jax.losses.contrastive import Sharding, mean_pair_loss
 from clue_jax.parallel.chips import Chip
@@ -43,7 +43,7 @@ def compile_ahead(
     topology: str,
     slices: str,
     only: str,
-    data: str,
+    data: Sequence[str],
     out: str,
     **profile: str,
 ) -> None:
@@ -54,7 +54,7 @@ def compile_ahead(
         topology: such as `v5e:16x16`.
         slices: number of such slices.
         only: `step` or `loss`.
-        data: prepared dataset whose users to assume; empty: those of `profile`.
+        data: prepared datasets whose users to assume; none: those of `profile`.
         out: file for the figures as JSON; empty: none.
         profile: of users, see `UserProfile`.
 
@@ -68,7 +68,10 @@ def compile_ahead(
     numbers = {name: _number(name, value) for name, value in profile.items()}
     devices, chip = describe_topology(topology, _number("slices", slices))
     mesh = make_mesh(config.mesh, list(devices))
-    users = profile_of(open_dataset(data), config.data) if data else UserProfile(**numbers)
+    if data:
+        users = profile_of(tuple(open_datasets(data, config).values()), config)
+    else:
+        users = UserProfile(**numbers)
 
     def attempt(batch_users: int) -> Report:
         at = replace(config, train=replace(config.train, batch_users=batch_users))

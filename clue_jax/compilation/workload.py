@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
-from clue_jax.config import DataConfig, PretrainConfig, Remat
+from clue_jax.config import PretrainConfig, Remat
 from clue_jax.data.capacity import Capacity
+from clue_jax.data.mixture import union_of
 from clue_jax.data.packing import PackedViews, empty_views
 from clue_jax.data.pairs import ViewPair, num_views, view_pairs
+from clue_jax.data.records import UserTable
 from clue_jax.data.source import Dataset
 from clue_jax.errors import ConfigError
 from clue_jax.model.clue import HISTORIES, ITEMS
@@ -41,22 +45,30 @@ class UserProfile:
                 raise ConfigError(f"--{name}={value}: at least 1")
 
 
-def profile_of(dataset: Dataset, data: DataConfig) -> UserProfile:
-    """The average training user of a prepared dataset; numbers are rounded up."""
-    users = dataset.table("train", data)
+def profile_of(datasets: Sequence[Dataset], config: PretrainConfig) -> UserProfile:
+    """The average training user of datasets, as they are mixed; numbers are rounded up."""
+    totals_DK = np.array([_totals(dataset.table("train", config.data)) for dataset in datasets])
+    users_D = totals_DK[:, 0]
+    weights_D = np.array(config.sampling.dataset_weights or users_D)
+    users, behaviours, histories, items, tokens = (weights_D / users_D) @ totals_DK
+    return UserProfile(
+        services=len(union_of([dataset.services for dataset in datasets])),
+        behaviours=math.ceil(behaviours / histories),
+        items=math.ceil(items / users),
+        tokens=math.ceil(tokens / items),
+        vocabulary=datasets[0].tokenizer.vocab_size,
+    )
+
+
+def _totals(users: UserTable) -> list[int]:
+    """Users, behaviours, histories, items and tokens."""
     behaviours = histories = items = tokens = 0
     for part in users.outlines():
         behaviours += int(part.counts.sum())
         histories += int((part.counts > 0).sum())
         items += len(part.item_ids)
         tokens += int(part.item_lengths.sum())
-    return UserProfile(
-        services=len(users.services),
-        behaviours=math.ceil(behaviours / histories),
-        items=math.ceil(items / len(users)),
-        tokens=math.ceil(tokens / items),
-        vocabulary=dataset.tokenizer.vocab_size,
-    )
+    return [len(users), behaviours, histories, items, tokens]
 
 
 @dataclass(frozen=True)

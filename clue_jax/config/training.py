@@ -119,6 +119,7 @@ class SamplingConfig:
     within_service_weight: float = 0.0  # weight of pairs of two disjoint parts of one history
     parts: Parts = Parts.RANDOM  # how a history is parted for those
     pair_weights: tuple[PairWeight, ...] = ()  # of pairs of services; all of them share weight 1
+    dataset_weights: tuple[float, ...] = ()  # of each --data in a batch; empty: by its users
     history_schedule: HistorySchedule = field(default_factory=HistorySchedule)
     item_steps: int = 0  # first steps, in which a view is one single item of the user
     min_behaviours: int = 1  # per service, for a user to take part with it

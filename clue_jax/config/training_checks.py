@@ -31,6 +31,9 @@ def validate_pretrain(config: PretrainConfig) -> None:
     require(sampling.behaviours_kept > 0, "sampling.behaviours_kept", "must be above 0")
     require(sampling.within_service_weight >= 0, "sampling.within_service_weight", "is negative")
     _validate_pair_weights(sampling.pair_weights)
+    for number, weight in enumerate(sampling.dataset_weights):
+        key = f"sampling.dataset_weights[{number}]"
+        require(0 < weight < math.inf, key, f"{weight} is no weight; leave out --data instead")
     require(sampling.min_behaviours >= 1, "sampling.min_behaviours", "must be at least 1")
     require(train.max_skipped >= 1, "train.max_skipped", "must be at least 1")
     require(train.steps >= 1, "train.steps", f"{train.steps} is not a number of steps")

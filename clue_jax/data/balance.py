@@ -15,19 +15,14 @@ import numpy as np
 
 from clue_jax.config import EncoderConfig
 from clue_jax.data.outline import Outline
-from clue_jax.data.records import UserTable
 
 
-def user_loads(users: UserTable, config: EncoderConfig) -> np.ndarray:
+def user_loads(users: Outline, config: EncoderConfig) -> np.ndarray:
     """Expected slots x blocks of each user [N], float64."""
-
-    def loads(part: Outline) -> np.ndarray:
-        seen = np.minimum(part.counts, config.max_history).sum(axis=1)
-        # Of a history beyond the cap only the newest items are encoded.
-        share = seen / np.maximum(part.counts.sum(axis=1), 1)
-        return block_work(config, part.tokens(config.max_item_tokens) * share, seen)
-
-    return users.gathered((loads(part) for part in users.outlines()), np.float64)
+    seen = np.minimum(users.counts, config.max_history).sum(axis=1)
+    # Of a history beyond the cap only the newest items are encoded.
+    share = seen / np.maximum(users.counts.sum(axis=1), 1)
+    return block_work(config, users.tokens(config.max_item_tokens) * share, seen)
 
 
 def block_work(config: EncoderConfig, tokens: Any, behaviours: Any) -> Any:

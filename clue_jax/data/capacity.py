@@ -5,8 +5,8 @@ Users are swept in parts, so that what this takes grows with a batch and never w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,35 +27,85 @@ class Capacity:
     view_chunks: int
 
 
+@dataclass(frozen=True)
+class Extremes:
+    """The heaviest of some users.
+
+    Attributes:
+        heaviest: distinct items, tokens of theirs, and behaviours, of the users with the most of
+            each; descending, as many users as a batch may have.
+        longest: item, in tokens.
+        widest: history.
+    """
+
+    heaviest: tuple[np.ndarray, ...] = (np.zeros(0, np.int64),) * 3
+    longest: int = 1
+    widest: int = 1
+
+    def merge(self, other: Extremes, batch: int) -> Extremes:
+        """Of the users of both; `batch` are all that are wanted."""
+        return Extremes(
+            tuple(
+                np.sort(np.concatenate(both))[::-1][:batch]
+                for both in zip(self.heaviest, other.heaviest, strict=True)
+            ),
+            max(self.longest, other.longest),
+            max(self.widest, other.widest),
+        )
+
+    def of(self, most: int) -> Extremes:
+        """Of so many of the users at most."""
+        return replace(self, heaviest=tuple(loads[:most] for loads in self.heaviest))
+
+
+def extremes(users: Outline, config: EncoderConfig) -> Extremes:
+    """Of the users of an outline, all of them."""
+    seen = np.minimum(users.counts, config.max_history).sum(axis=1)
+    distinct = np.minimum(np.diff(users.item_offsets), seen)
+    return Extremes(
+        (distinct, users.tokens(config.max_item_tokens), seen),
+        max(1, min(int(users.item_lengths.max(initial=1)), config.max_item_tokens)),
+        max(1, int(users.counts.max(initial=1))),
+    )
+
+
 def capacity_for(
-    users: UserTable,
+    users: UserTable, config: EncoderConfig, batch: int, views: int, *, parts: bool = False
+) -> Capacity:
+    """Buffer sizes for any `batch` users of `users` in one group of devices; see `capacity_of`."""
+    found = Extremes()
+    for part in users.outlines():
+        found = found.merge(extremes(part, config), batch)
+    return capacity_of(found, users.outlines(), config, batch, views, parts=parts)
+
+
+def capacity_of(
+    found: Extremes,
+    outlines: Iterable[Outline],
     config: EncoderConfig,
     batch: int,
     views: int,
     *,
-    rows: np.ndarray | None = None,
     parts: bool = False,
 ) -> Capacity:
-    """Buffer sizes for any `batch` users of `users` in one group of devices.
+    """Buffer sizes for any `batch` users in one group of devices.
 
-    The bounds are sums over the `batch` heaviest users, and no more than all distinct items there
-    are, so nothing can overflow.
+    The bounds are sums over the heaviest users, and no more than all distinct items there are, so
+    nothing can overflow.
 
     Args:
-        users: holds every user that may be drawn.
+        found: of all users who may be drawn.
+        outlines: of the same users; swept as far as their items bound anything.
         config: caps on items and histories, sizes of chunks.
         batch: b, users of one group.
         views: V.
-        rows: ascending indices of those who may be drawn; None: all.
         parts: whether views repeat each history once more (within-service pairs).
     """
-    found = _extremes(_outlines(users, rows), config, batch)
-    catalogue, catalogue_tokens = _catalogue(
-        _outlines(users, rows), config.max_item_tokens, found.distinct, found.tokens
-    )
-    items = min(found.distinct, catalogue)
-    tokens = min(found.tokens, items * found.longest, catalogue_tokens)
-    behaviours = found.behaviours * (2 if parts else 1)
+    distinct, tokens, behaviours = (int(loads[:batch].sum()) for loads in found.heaviest)
+    catalogue, catalogue_tokens = _catalogue(outlines, config.max_item_tokens, distinct, tokens)
+    items = min(distinct, catalogue)
+    tokens = min(tokens, items * found.longest, catalogue_tokens)
+    behaviours *= 2 if parts else 1
     return Capacity(
         users=batch,
         views=views,
@@ -80,44 +130,8 @@ def _most_chunks(rows: int, chunk_rows: int, segments: int, chunk_segments: int)
     return rows // chunk_rows + 2 * segments // chunk_segments + 1
 
 
-def _outlines(users: UserTable, rows: np.ndarray | None) -> Iterator[Outline]:
-    for part in users.outlines():
-        if rows is None:
-            yield part
-        else:
-            first, last = part.rows[0], part.rows[-1]
-            begin, end = np.searchsorted(rows, [first, last + 1])
-            yield part.take(rows[begin:end] - first)
-
-
-@dataclass(frozen=True)
-class _Extremes:
-    distinct: int  # items of the heaviest users of a batch
-    tokens: int  # of theirs
-    behaviours: int
-    longest: int  # item, in tokens
-    widest: int  # history
-
-
-def _extremes(outlines: Iterator[Outline], config: EncoderConfig, batch: int) -> _Extremes:
-    heaviest = [np.zeros(0, np.int64)] * 3
-    longest = widest = 1
-    for part in outlines:
-        seen = np.minimum(part.counts, config.max_history).sum(axis=1)
-        distinct = np.minimum(np.diff(part.item_offsets), seen)
-        loads = distinct, part.tokens(config.max_item_tokens), seen
-        heaviest = [
-            np.sort(np.concatenate([most, load]))[::-1][:batch]
-            for most, load in zip(heaviest, loads, strict=True)
-        ]
-        longest = max(longest, min(int(part.item_lengths.max(initial=1)), config.max_item_tokens))
-        widest = max(widest, int(part.counts.max(initial=1)))
-    distinct_sum, tokens, behaviours = (int(most.sum()) for most in heaviest)
-    return _Extremes(distinct_sum, tokens, behaviours, longest, widest)
-
-
 def _catalogue(
-    outlines: Iterator[Outline], longest: int, enough_items: int, enough_tokens: int
+    outlines: Iterable[Outline], longest: int, enough_items: int, enough_tokens: int
 ) -> tuple[int, int]:
     """Distinct items and the tokens of each once; no further than both are enough to tell.
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+# Purposes: they keep the streams of different draws apart.
+EPOCH, KEEP, PART, SINGLE, TOKEN, GUIDE, BLOCK, CUT = range(1, 9)
 
 
 def hash64(*keys: np.ndarray | int) -> np.ndarray:

@@ -42,7 +42,7 @@ class PackedViews(NamedTuple):
     view_span_C2: Array  # first view of the chunk, and their number
     num_view_chunks: Array  # scalar
     view_slot_Vb: Array  # number of the view; -1 where a user lacks it
-    view_keys_Vb: Array  # int32, of what is in the view (sampling.view_keys)
+    keys_Kb: Array  # int32: V rows of what is in each view (sampling.view_keys), more of the user
 
 
 class Draws(NamedTuple):
@@ -101,7 +101,7 @@ def pack_views(
     owner = owner[placed_views.order]
     user, view = owner // views.num_views, owner % views.num_views
     packed.view_slot_Vb[view, user] = np.arange(len(owner))
-    packed.view_keys_Vb[:, : len(users)] = view_keys(users, views).T
+    packed.keys_Kb[:, : len(users)] = view_keys(users, views).T
     if draws and _skips(draws):
         in_order = identities[placed_items.order], draws.identities[user], view
         _draw_skips(packed, config, draws, placed_items, placed_views, *in_order)
@@ -218,5 +218,5 @@ def empty_views(capacity: Capacity, config: EncoderConfig, *, skips: bool) -> Pa
         view_span_C2=zeros(capacity.view_chunks, 2),
         num_view_chunks=zeros(),
         view_slot_Vb=np.full((capacity.views, capacity.users), -1, np.int32),
-        view_keys_Vb=zeros(capacity.views, capacity.users),
+        keys_Kb=zeros(capacity.views, capacity.users),
     )

@@ -6,7 +6,7 @@ A batch gives each user `V` views. The first `S` views are its history in each s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -27,19 +27,31 @@ def num_views(num_services: int, config: SamplingConfig) -> int:
     return num_services * (3 if config.within_service_weight > 0 else 1)
 
 
-def view_pairs(services: Sequence[str], config: SamplingConfig) -> tuple[ViewPair, ...]:
+def view_pairs(
+    services: Sequence[str], config: SamplingConfig, found: Container[tuple[int, int]] | None = None
+) -> tuple[ViewPair, ...]:
     """The positive pairs of a batch; weights sum to one.
 
     All pairs of services share weight 1, equally but for `pair_weights`; all pairs of parts share
     `within_service_weight` equally (CLUE's cross-service pairs; parts of one history let
     single-service users take part).
 
+    Args:
+        services: S names.
+        config: which pairs count, and how much.
+        found: the pairs of views that some user has, since one that nobody has would take its
+            weight from the others; None: all.
+
     Raises:
         ConfigError: no pair counts, or a weight is given for services that the dataset lacks.
     """
-    cross = _service_weights(services, config)
-    within = config.within_service_weight
-    total = (1.0 if cross else 0.0) + within
+    count = len(services)
+    cross, within = _service_weights(services, config), config.within_service_weight
+    parts = [(count + 2 * s, count + 2 * s + 1) for s in range(count) if within > 0]
+    if found is not None:
+        cross = {pair: weight for pair, weight in cross.items() if pair in found}
+        parts = [pair for pair in parts if pair in found]
+    total = (1.0 if cross else 0.0) + (within if parts else 0.0)
     if total == 0.0:
         raise ConfigError(
             "config.sampling.within_service_weight: must be above 0 for a dataset with a single"
@@ -47,10 +59,7 @@ def view_pairs(services: Sequence[str], config: SamplingConfig) -> tuple[ViewPai
         )
     shared = sum(cross.values())
     pairs = [ViewPair(a, b, weight / shared / total) for (a, b), weight in cross.items()]
-    if within > 0:
-        count = len(services)
-        parts = [(count + 2 * s, count + 2 * s + 1) for s in range(count)]
-        pairs += [ViewPair(a, b, within / count / total) for a, b in parts]
+    pairs += [ViewPair(a, b, within / len(parts) / total) for a, b in parts]
     return tuple(pairs)
 
 

@@ -1,10 +1,10 @@
-"""(seed, step) -> the users of a global batch -> their views: pure functions of their arguments.
+"""(seed, step) -> the views of the users of a batch: pure functions of their arguments.
 
 Nothing here keeps state: step `k` of a run is the same on any number of hosts, after any restart.
 Every random choice is a hash of (seed, purpose, step, identity), so it does not depend on order,
 packing or sharding either.
 
-Which views a user has, and which are positives of each other: pairs.py.
+Whom a step draws: strata.py. Which views are positives of each other: pairs.py.
 """
 
 from __future__ import annotations
@@ -14,12 +14,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from clue_jax.config import Parts, SamplingConfig
-from clue_jax.data.keyed import hash64, multiset_hash, permute, uniform
-from clue_jax.data.outline import Outline
-from clue_jax.data.pairs import num_views, view_pairs
+from clue_jax.data.keyed import (
+    BLOCK,
+    CUT,
+    GUIDE,
+    KEEP,
+    PART,
+    SINGLE,
+    TOKEN,
+    hash64,
+    multiset_hash,
+    uniform,
+)
+from clue_jax.data.pairs import num_views
 from clue_jax.data.ragged import run_starts
-from clue_jax.data.records import Users, UserTable
-from clue_jax.errors import ConfigError
+from clue_jax.data.records import Users
 
 
 @dataclass(frozen=True)
@@ -33,45 +42,6 @@ class Views:
     num_views: int
     items: np.ndarray
     offsets: np.ndarray
-
-
-# ---------------------------------------------------------------------------------- global batch
-
-
-def eligible_users(users: UserTable, config: SamplingConfig) -> np.ndarray:
-    """Indices of the users who have at least one positive pair; the others are never drawn."""
-    pairs = view_pairs(users.services, config)
-
-    def eligible(part: Outline) -> np.ndarray:
-        present = part.counts >= config.min_behaviours
-        halves = np.repeat(present & (part.counts >= 2), 2, axis=1)
-        has_view_NV = np.concatenate([present, halves], axis=1)
-        has_pair = [has_view_NV[:, pair.first] & has_view_NV[:, pair.second] for pair in pairs]
-        return part.rows[np.any(has_pair, axis=0)]
-
-    return users.gathered((eligible(part) for part in users.outlines()), np.int64)
-
-
-def batch_users(eligible: np.ndarray, batch: int, seed: int, step: int) -> np.ndarray:
-    """User indices [B] of the global batch of a step: each epoch visits a user at most once.
-
-    Raises:
-        ConfigError: the batch is larger than the number of eligible users.
-    """
-    steps_per_epoch = len(eligible) // batch
-    if steps_per_epoch == 0:
-        raise ConfigError(
-            f"config.train.batch_users: {batch} users in a batch, but only {len(eligible)} training"
-            f" users have a positive pair; at most {len(eligible)} is possible here"
-        )
-    epoch, position = divmod(step, steps_per_epoch)
-    key = int(hash64(seed, _EPOCH, epoch))
-    places = np.arange(position * batch, (position + 1) * batch)
-    return eligible[permute(places, len(eligible), key)]
-
-
-# Purposes keep the streams of different draws apart.
-_EPOCH, _KEEP, _PART, _SINGLE, _TOKEN, _GUIDE, _BLOCK, _CUT = range(1, 9)
 
 
 # ----------------------------------------------------------------------------------------- views
@@ -103,7 +73,7 @@ def training_views(
     services = len(users.services)
     keys = (seed, step, identities[rows // services], rows % services, ages)
 
-    kept = uniform(_KEEP, *keys) < config.behaviours_kept
+    kept = uniform(KEEP, *keys) < config.behaviours_kept
     # A view is never emptied by chance: its newest behaviour stays when all the others go.
     any_kept = np.bincount(rows[kept], minlength=len(counts)) > 0
     kept |= (ages == 0) & ~any_kept[rows]
@@ -112,15 +82,15 @@ def training_views(
     chosen = [np.flatnonzero(kept)]
     if config.within_service_weight > 0:
         if config.parts is Parts.RANDOM:
-            part, halved = _halves(rows, hash64(_PART, *keys))
+            part, halved = _halves(rows, hash64(PART, *keys))
         else:
-            part, halved = _windows(rows, ages, uniform(_CUT, *keys[:-1]))
+            part, halved = _windows(rows, ages, uniform(CUT, *keys[:-1]))
         first_part = rows // services * views + services + 2 * (rows % services)
         view_rows.append((first_part + part)[halved])
         chosen.append(np.flatnonzero(halved))
     row, picked = np.concatenate(view_rows), np.concatenate(chosen)
     if step < config.item_steps:
-        one = _one_of_each(row, hash64(_SINGLE, *(np.asarray(k)[picked] for k in _spread(keys))))
+        one = _one_of_each(row, hash64(SINGLE, *(np.asarray(k)[picked] for k in _spread(keys))))
         row, picked = row[one], picked[one]
     return _views(users, entries[picked], row, views)
 
@@ -236,11 +206,11 @@ def token_draws(
     """
     owner = np.repeat(np.arange(len(lengths)), lengths)
     place = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    words = uniform(_TOKEN, seed, step, item_ids[owner], place)
+    words = uniform(TOKEN, seed, step, item_ids[owner], place)
     kept = (words >= config.token_dropout) | (place == 0)
     survivors = np.bincount(owner[kept], minlength=len(lengths))
     kept |= (place == 1) & (survivors[owner] < 2)
-    return kept, uniform(_GUIDE, seed, step, item_ids) < config.generic_guide
+    return kept, uniform(GUIDE, seed, step, item_ids) < config.generic_guide
 
 
 def block_draws(
@@ -257,5 +227,5 @@ def block_draws(
     """
     layers = np.arange(num_layers)
     keys = (key[:, None] for key in identity)
-    skipped = uniform(_BLOCK, seed, step, *keys, layers) < config.layer_dropout
+    skipped = uniform(BLOCK, seed, step, *keys, layers) < config.layer_dropout
     return (skipped.astype(np.uint32) << layers.astype(np.uint32)).sum(axis=1, dtype=np.uint32)

@@ -85,7 +85,8 @@ def read_run(folder: epath.Path) -> Run:
         config=read_object(folder / "config.json"),
         environment=read_object(environment) if environment.exists() else {},
         training=[row for row in rows if "split" not in row],
-        validation=[row for row in rows if row.get("split") == "validation"],
+        # Of several datasets: their means.
+        validation=[r for r in rows if r.get("split") == "validation" and "dataset" not in r],
     )
 
 

@@ -7,6 +7,7 @@ import jax
 from clue_jax.config import EncoderConfig, PretrainConfig
 from clue_jax.console import size_text
 from clue_jax.data.batches import Batch, TrainBatches
+from clue_jax.data.pairs import view_pairs
 from clue_jax.model.attention import choose_kernels
 from clue_jax.model.sizes import parameter_count
 from clue_jax.parallel.mesh import axes_text
@@ -25,8 +26,8 @@ def run_lines(config: PretrainConfig, batches: TrainBatches, vocab_size: int) ->
         f" {parameter_count(config.encoder, vocab_size):,} parameters,"
         f" {config.encoder.precision.value}; attention: {_kernels(config.encoder)}",
         f"{train.batch_users} users a batch ({train.batch_users - 1} negatives per anchor),"
-        f" {len(batches.eligible):,} of {len(batches.users):,} training users have a positive pair;"
-        f" {batches.steps_per_epoch} steps an epoch, {train.steps} steps",
+        f" {train.steps} steps",
+        *_datasets(batches),
         f"room per device for {capacity.items:,} items in {capacity.item_chunks} chunks of"
         f" {config.encoder.item_rows} x {config.encoder.row_tokens} tokens, and"
         f" {capacity.view_chunks} chunks of {config.encoder.history_rows} x"
@@ -42,12 +43,33 @@ def _kernels(config: EncoderConfig) -> str:
     return ", ".join(chosen) or "none"
 
 
+def _datasets(batches: TrainBatches) -> list[str]:
+    strata = batches.strata
+    lines = [
+        f"{stratum.name}: {float(share):.1%} of a batch, {stratum.size:,} of"
+        f" {len(found.users):,} training users have a positive pair; {per_epoch:,} steps an epoch"
+        for stratum, share, found, per_epoch in zip(
+            strata.strata, strata.shares, batches.candidates, strata.steps_per_epoch, strict=True
+        )
+    ]
+    return lines + ([f"left out of the loss: {unused}"] if (unused := _unused(batches)) else [])
+
+
+def _unused(batches: TrainBatches) -> str:
+    """Pairs of services that count, but that nobody has."""
+    services, had = batches.users.services, {pair[:2] for pair in batches.pairs}
+    missing = [
+        f"{services[pair.first]} and {services[pair.second]}"
+        for pair in view_pairs(services, batches.config.sampling)
+        if pair.second < len(services) and pair[:2] not in had
+    ]
+    return ", ".join(missing) + " (no training user has both)" if missing else ""
+
+
 def _truncated(batches: TrainBatches, config: EncoderConfig) -> str:
     # Once for each user that has it: which are the same would take remembering all of them.
-    longer = items = 0
-    for part in batches.users.outlines():
-        longer += int((part.item_lengths > config.max_item_tokens).sum())
-        items += len(part.item_lengths)
+    longer = sum(found.cut for found in batches.candidates)
+    items = sum(found.items for found in batches.candidates)
     return (
         f"{longer:,} of the {items:,} items that users have are cut to encoder.max_item_tokens="
         f"{config.max_item_tokens}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -18,9 +18,8 @@ from jax.sharding import Mesh
 
 from clue_jax.config import PretrainConfig, validate_pretrain
 from clue_jax.console import say
-from clue_jax.data.batches import Batch, TrainBatches
-from clue_jax.data.pairs import view_pairs
-from clue_jax.data.source import open_dataset
+from clue_jax.data.batches import Batch, Source, TrainBatches
+from clue_jax.data.mixture import open_datasets
 from clue_jax.errors import Preempted
 from clue_jax.files import lease
 from clue_jax.model.sizes import step_flops
@@ -39,8 +38,8 @@ from clue_jax.training.step import make_step
 from clue_jax.training.validation import Validation
 
 
-def train(config: PretrainConfig, data: str, workdir: str) -> None:
-    """Trains, or continues, the run in `workdir` on the prepared dataset in `data`.
+def train(config: PretrainConfig, data: Sequence[str], workdir: str) -> None:
+    """Trains, or continues, the run in `workdir` on the prepared datasets in `data`.
 
     Raises:
         ConfigError: before anything is read, for settings that cannot work.
@@ -54,17 +53,22 @@ def train(config: PretrainConfig, data: str, workdir: str) -> None:
     mesh = make_mesh(config.mesh)
     users_per_group(config.train.batch_users, mesh)
     state_shardings(config, mesh)
-    dataset = open_dataset(data, config.data.verify)
+    datasets = open_datasets(data, config)
     directory = epath.Path(workdir)
     with contextlib.ExitStack() as held, Signals() as signals:
         first_alone(lambda: held.enter_context(lease(directory / "lock")))
-        open_run(directory, config, dataset)
-        users = dataset.table("train", config.data)
-        batches = TrainBatches(users, config, dataset.fingerprint, mesh)
+        whole = tuple(datasets.values())
+        open_run(directory, config, whole)
+        sources = [
+            Source(name, dataset.fingerprint, dataset.table("train", config.data))
+            for name, dataset in datasets.items()
+        ]
+        batches = TrainBatches(sources, config, mesh)
         validation = None
         if config.train.eval_every:
-            validation = Validation(dataset.table("validation", config.data), config, mesh)
-        run = Run(config, directory, batches, validation, mesh, dataset.tokenizer.vocab_size)
+            held_out = {name: d.table("validation", config.data) for name, d in datasets.items()}
+            validation = Validation(held_out, config, mesh)
+        run = Run(config, directory, batches, validation, mesh, whole[0].tokenizer.vocab_size)
         try:
             run.compute(signals)
         finally:
@@ -86,8 +90,7 @@ class Run:
         self.config, self.batches, self.validation, self.mesh = config, batches, validation, mesh
         for line in run_lines(config, batches, vocab_size):
             say(line)
-        self.pairs = view_pairs(batches.users.services, config.sampling)
-        self.step = make_step(config, self.pairs, mesh, batches.capacity.items)
+        self.step = make_step(config, batches.pairs, mesh, batches.capacity.items)
         self.schedule = make_schedule(config)
         self.peak = peak_flops()
         saved = config.checkpoint
@@ -99,7 +102,7 @@ class Run:
         )
         self.state, self.first = self._restore_or_init(vocab_size)
         self.writer = MetricsWriter(directory, self.first)
-        self.skips = Skips(directory, self.first, config.train.max_skipped, batches.drawn)
+        self.skips = Skips(directory, self.first, config.train.max_skipped, self._users_of)
         self.updates = updates_made(self.state.opt_state)
 
     def _restore_or_init(self, vocab_size: int) -> tuple[TrainState, int]:
@@ -157,6 +160,9 @@ class Run:
         say(compiled_line(compiled, time.perf_counter() - began, batch))
         return compiled
 
+    def _users_of(self, step: int) -> np.ndarray:
+        return self.batches.drawn(step)[0]
+
     def _read(
         self, meter: Meter, batch: Batch, waited: float, metrics: dict[str, jax.Array]
     ) -> None:
@@ -174,16 +180,15 @@ class Run:
         if done % train.log_every == 0 or last or stopping:
             self._log(done, meter)
         saves = done % self.config.checkpoint.every_steps == 0 or last or stopping
-        evaluation = None
+        scores = None
         if self.validation and ((train.eval_every and done % train.eval_every == 0) or saves):
-            evaluation = self.validation(self.state.params["encoder"])
+            for evaluation in self.validation(self.state.params["encoder"]):
+                row = {"step": done, **evaluation}
+                self.writer.write(row)
+                say_row(row, train.steps, 0.0)
+                scores = {k: v for k, v in evaluation.items() if isinstance(v, float)}
             meter.restart()
-        if evaluation:
-            row = {"step": done, **evaluation}
-            self.writer.write(row)
-            say_row(row, train.steps, 0.0)
         if saves:
-            scores = evaluation and {k: v for k, v in evaluation.items() if isinstance(v, float)}
             parts = {"params": self.state.params, "optimizer": self.state.opt_state}
             self.checkpoints.save(done, parts, scores)
 
@@ -194,11 +199,11 @@ class Run:
         row["learning_rate"] = float(self.schedule(max(0, self.updates - 1)))
         batch = config.train.batch_users
         row["users_per_second"] = batch * meter.steps / meter.seconds
-        pairs = meter.steps * len(self.pairs)
+        pairs = meter.steps * len(self.batches.pairs)
         rate = step_flops(config.encoder, counts, batch, pairs) / meter.seconds
         row["flops_per_second"] = rate
         row["mfu"] = rate / self.peak if self.peak else None
-        row["epoch"] = done / self.batches.steps_per_epoch
+        row |= self.batches.progress(done)
         self.writer.write(row)
         self.checkpoints.check()
         left = (config.train.steps - done) * meter.seconds / meter.steps

@@ -60,7 +60,7 @@ class MetricsWriter:
         plain = self._log.write(row)
         if not self._writes:
             return
-        prefix = row.get("split", "train")
+        prefix = "/".join(str(row[key]) for key in ("split", "dataset") if key in row) or "train"
         for key, value in plain.items():
             if isinstance(value, (int, float)) and key != "step":
                 self._board.add_scalar(f"{prefix}/{key}", value, row["step"])
@@ -82,8 +82,9 @@ def say_row(row: Row, steps: int, seconds_left: float) -> None:
     """Prints one line about a training or an evaluation row."""
     head = f"step {row['step']:>{len(str(steps))}}/{steps}"
     if "split" in row:
+        whose = f"{row['split']} of {row['dataset']}" if "dataset" in row else row["split"]
         say(
-            f"{head}  {row['split']}: R@1 {row['recall_at_1']:.3f}  R@10 {row['recall_at_10']:.3f}"
+            f"{head}  {whose}: R@1 {row['recall_at_1']:.3f}  R@10 {row['recall_at_10']:.3f}"
             f"  MRR {row['mrr']:.3f}  (chance R@10 {row['chance']:.3f}, {row['users']} users)"
         )
         return

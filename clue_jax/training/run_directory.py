@@ -5,15 +5,17 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 from etils import epath
 
 from clue_jax.config import PretrainConfig, to_json
+from clue_jax.data.mixture import union_of
 from clue_jax.data.source import Dataset
 from clue_jax.errors import CheckpointError
-from clue_jax.files import read_json, write_bytes, write_json
+from clue_jax.files import read_json, write_json
 
 # What a continued run may change; everything else decides what is computed and must match.
 _MAY_CHANGE = (
@@ -31,13 +33,13 @@ _MAY_CHANGE = (
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "clue_jax")
 
 
-def open_run(workdir: epath.Path, config: PretrainConfig, dataset: Dataset) -> None:
+def open_run(workdir: epath.Path, config: PretrainConfig, datasets: Sequence[Dataset]) -> None:
     """Creates the run directory, or checks that it holds the same run; process 0 alone writes.
 
     Raises:
-        CheckpointError: config or dataset differ; lists each difference, old -> new.
+        CheckpointError: config or datasets differ; lists each difference, old -> new.
     """
-    new = {"config": to_json(config), "dataset": _identity(dataset)}
+    new = {"config": to_json(config), "dataset": _identity(datasets)}
     if (workdir / "config.json").exists():
         old = {
             "config": read_json(workdir / "config.json"),
@@ -56,18 +58,20 @@ def open_run(workdir: epath.Path, config: PretrainConfig, dataset: Dataset) -> N
     if jax.process_index() != 0:
         return
     write_json(workdir / "environment.json", environment())
-    write_bytes(workdir / "tokenizer.json", (dataset.path / "tokenizer.json").read_bytes())
+    datasets[0].tokenizer.save(workdir / "tokenizer.json")
     write_json(workdir / "dataset.json", new["dataset"])
     write_json(workdir / "config.json", new["config"])
 
 
-def _identity(dataset: Dataset) -> dict[str, Any]:
+def _identity(datasets: Sequence[Dataset]) -> dict[str, Any]:
+    """Of all datasets together; their order counts, as weights and draws follow it."""
+    tokenizer = datasets[0].tokenizer  # of all of them
     return {
-        "path": str(dataset.path),
-        "fingerprint": dataset.fingerprint,
-        "services": list(dataset.services),
-        "tokenizer_sha256": dataset.tokenizer.identity,
-        "vocab_size": dataset.tokenizer.vocab_size,
+        "path": [str(dataset.path) for dataset in datasets],
+        "fingerprint": "+".join(dataset.fingerprint for dataset in datasets),
+        "services": list(union_of([dataset.services for dataset in datasets])),
+        "tokenizer_sha256": tokenizer.identity,
+        "vocab_size": tokenizer.vocab_size,
     }
 
 

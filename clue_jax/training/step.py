@@ -103,10 +103,10 @@ def _gradients(
         z_VbE, present_Vb = encode(params["encoder"], packed)
         # The devices of a group have the same vectors, and each takes its share to the loss.
         z_VbE = _share(copied(z_VbE, TENSOR), mesh)
-        present_Vb, keys_Vb = (_share(a, mesh) for a in (present_Vb, packed.view_keys_Vb))
+        present_Vb, keys_Kb = (_share(a, mesh) for a in (present_Vb, packed.keys_Kb))
         scale = jnp.exp(copied(params["log_scale"], TENSOR))
         bias = copied(params["bias"], TENSOR) if "bias" in params else 0.0
-        return _loss_of_pairs(config, pairs, z_VbE, present_Vb, keys_Vb, scale, bias)
+        return _loss_of_pairs(config, pairs, z_VbE, present_Vb, keys_Kb, scale, bias)
 
     # Each device differentiates its own copy; gradients are summed where it is written.
     (loss, hits), grads = jax.value_and_grad(total, has_aux=True)(own_copies(params, mesh))
@@ -120,7 +120,7 @@ def _loss_of_pairs(
     pairs: tuple[ViewPair, ...],
     z_VbE: jax.Array,
     present_Vb: jax.Array,
-    keys_Vb: jax.Array,
+    keys_Kb: jax.Array,
     scale: jax.Array,
     bias: jax.Array | float,
 ) -> tuple[jax.Array, jax.Array]:
@@ -132,7 +132,8 @@ def _loss_of_pairs(
         valid_b = present_Vb[pair.first] & present_Vb[pair.second]
         # y_j is no negative of x_i where it has the items of y_i, and is the very positive; nor
         # where x_j has those of x_i, since the pair (x_j, y_j) then says that they belong together.
-        keys_Kb = jnp.stack([keys_Vb[pair.first], keys_Vb[pair.second]])
+        rows = [pair.first, pair.second] if config.mask_duplicates else []
+        rows += range(len(present_Vb), len(keys_Kb))  # nor is anybody a negative of the very user
         of_pair = sharded_pair_loss(
             x_bE,
             y_bE,
@@ -141,7 +142,7 @@ def _loss_of_pairs(
             sharding,
             form=config.form,
             bias=bias,
-            keys_Kb=keys_Kb if config.mask_duplicates else None,
+            keys_Kb=jnp.stack([keys_Kb[row] for row in rows]) if rows else None,
         )
         loss += pair.weight * of_pair.loss / jnp.maximum(of_pair.users, 1)
         hits += pair.weight * of_pair.hits / jnp.maximum(of_pair.users, 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import statistics
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,28 @@ from clue_jax.ranking import matching_ranks, mrr, recall_at
 
 
 class Validation:
+    """Held-out users of each dataset, ranked among their own."""
+
+    def __init__(self, tables: Mapping[str, UserTable], config: PretrainConfig, mesh: Mesh):
+        self.held_out = {name: _HeldOut(users, config, mesh) for name, users in tables.items()}
+
+    def __call__(self, params: clue.Params) -> list[dict[str, Any]]:
+        """Recall and MRR of each dataset, and last their means; of one dataset the means alone.
+
+        A dataset without two held-out users to tell apart has none.
+        """
+        found = {name: held_out(params) for name, held_out in self.held_out.items()}
+        each = {name: metrics for name, metrics in found.items() if metrics}
+        if not each:
+            return []
+        rows = [{"split": "validation", "dataset": name, **row} for name, row in each.items()]
+        names = next(iter(each.values()))
+        means = {key: statistics.fmean(row[key] for row in rows) for key in names}
+        whole = {"split": "validation", **means, "users": sum(row["users"] for row in rows)}
+        return [*(rows if len(self.held_out) > 1 else ()), whole]
+
+
+class _HeldOut:
     """Ranks every held-out user's view in one service among all users' views in another.
 
     Metrics are means over both directions of every pair of services, weighted by users.
@@ -43,7 +67,6 @@ class Validation:
             return None
         pooled = np.concatenate(ranks)
         return {
-            "split": "validation",
             "recall_at_1": recall_at(pooled, 1),
             "recall_at_10": recall_at(pooled, 10),
             "mrr": mrr(pooled),

@@ -31,7 +31,8 @@ def imbalance(users: Users, per_device: int) -> float:
     """Most / mean computed slots over the devices, summed over some steps."""
     config = config_of(256, 4, DEVICES * per_device, item_rows=16, history_rows=16)
     mesh = make_mesh(MeshConfig())
-    dealt = batches.TrainBatches(users, config, FINGERPRINT, mesh)
+    source = batches.Source("users", FINGERPRINT, users)
+    dealt = batches.TrainBatches([source], config, mesh)
     stats = [dealt.host_batch(step)[1] for step in range(STEPS)]
     return DEVICES * sum(s["busiest_slots"] for s in stats) / sum(s["block_slots"] for s in stats)
 

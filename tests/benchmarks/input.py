@@ -22,8 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import jax
 
 from clue_jax.config import DataConfig, PretrainConfig
-from clue_jax.data.batches import TrainBatches
-from clue_jax.data.pairs import view_pairs
+from clue_jax.data.batches import Source, TrainBatches
 from clue_jax.data.source import open_dataset
 from clue_jax.parallel.mesh import single_device_mesh
 from clue_jax.training.state import init_state
@@ -55,7 +54,9 @@ def load(options: argparse.Namespace) -> dict:
         users = len(dataset.table("train", config.data))
         built = time.perf_counter() - began
         table = open_dataset(options.data).table("train", config.data)
-        batches = TrainBatches(table, config, dataset.fingerprint, single_device_mesh())
+        batches = TrainBatches(
+            [Source("users", dataset.fingerprint, table)], config, single_device_mesh()
+        )
         wall, cpu = time.perf_counter(), time.process_time()
         for step in range(options.batches):
             batches.host_batch(step)
@@ -73,10 +74,8 @@ def step_seconds(options: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as cache:
         config, dataset = config_of(options, cache), open_dataset(options.data)
         table, mesh = dataset.table("train", config.data), single_device_mesh()
-        batches = TrainBatches(table, config, dataset.fingerprint, mesh)
-        step = make_step(
-            config, view_pairs(table.services, config.sampling), mesh, batches.capacity.items
-        )
+        batches = TrainBatches([Source("users", dataset.fingerprint, table)], config, mesh)
+        step = make_step(config, batches.pairs, mesh, batches.capacity.items)
         state = init_state(config, dataset.tokenizer.vocab_size)
         compiled = step.lower(state, batches.global_batch(0).packed).compile()
         waits, began, pending = [], 0.0, None

@@ -16,8 +16,7 @@ from clue_jax.config import (
     TrainConfig,
     TransformerConfig,
 )
-from clue_jax.data.batches import Batch, TrainBatches
-from clue_jax.data.pairs import view_pairs
+from clue_jax.data.batches import Batch, Source, TrainBatches
 from clue_jax.data.records import Users
 from clue_jax.model.sizes import step_flops
 from clue_jax.parallel.mesh import make_mesh
@@ -89,9 +88,10 @@ class Bench:
 def bench(config: PretrainConfig, users: Users, devices: int = 1) -> Bench:
     """Compiles the step of `config` over `users` on the first devices, with their first batch."""
     mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
-    batches = TrainBatches(users, config, FINGERPRINT, mesh)
-    pairs = view_pairs(users.services, config.sampling)
-    step = make_step(config, pairs, mesh, batches.capacity.items)
+    batches = TrainBatches([Source("users", FINGERPRINT, users)], config, mesh)
+    step = make_step(config, batches.pairs, mesh, batches.capacity.items)
     state = init_state(config, workloads.VOCABULARY)
     batch = batches.global_batch(0)
-    return Bench(config, step.lower(state, batch.packed).compile(), state, batch, len(pairs))
+    return Bench(
+        config, step.lower(state, batch.packed).compile(), state, batch, len(batches.pairs)
+    )

@@ -15,15 +15,16 @@ import numpy as np
 from clue_jax.config import (
     EncoderConfig,
     PrepareConfig,
-    SamplingConfig,
+    PretrainConfig,
     SourceConfig,
     SynthesizeConfig,
     TokenizerConfig,
 )
+from clue_jax.data.candidates import candidates
 from clue_jax.data.prepare import prepare
 from clue_jax.data.ragged import offsets_of, ranges
 from clue_jax.data.records import Users
-from clue_jax.data.sampling import Views, eligible_users
+from clue_jax.data.sampling import Views
 from clue_jax.data.source import open_dataset
 from clue_jax.data.synthetic import synthesize
 from clue_jax.data.tokenizer import BYTES, FIRST_SERVICE_GUIDE
@@ -63,7 +64,9 @@ def zipf_users(
         synthesize(population, logs)
         prepare(_preparation(logs, services), data)
         users = open_dataset(data).users("train")
-    return users.take(eligible_users(users, SamplingConfig())[:count])
+    return users.take(
+        candidates(users, users.services, PretrainConfig(), count).members["row"][:count]
+    )
 
 
 def _preparation(logs: str, services: tuple[str, ...]) -> PrepareConfig:

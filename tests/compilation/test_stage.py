@@ -11,7 +11,6 @@ from clue_jax.compilation import stage
 from clue_jax.compilation.report import lines
 from clue_jax.compilation.workload import UserProfile, assume, profile_of
 from clue_jax.config import (
-    DataConfig,
     EncoderConfig,
     MeshConfig,
     PretrainConfig,
@@ -175,7 +174,7 @@ def test_what_cannot_work_is_refused(flags, problem, capfd):
 
 def test_users_may_be_those_of_a_dataset(smoke_data):
     dataset = open_dataset(smoke_data)
-    users, found = dataset.users("train"), profile_of(dataset, DataConfig())
+    users, found = dataset.users("train"), profile_of([dataset], PretrainConfig())
     assert found.services == len(users.services) == dataset.users("train").counts().shape[1]
     assert 0 <= found.items - len(users.item_ids) / len(users) < 1
     assert 0 <= found.tokens - np.diff(users.token_offsets).mean() < 1

@@ -17,9 +17,9 @@ from clue_jax.config import (
     TrainConfig,
 )
 from clue_jax.data.balance import deal
-from clue_jax.data.batches import TrainBatches
+from clue_jax.data.batches import Source, TrainBatches
 from clue_jax.data.packing import PackedViews
-from clue_jax.data.sampling import batch_users, history_length
+from clue_jax.data.sampling import history_length
 from clue_jax.errors import ConfigError
 from clue_jax.parallel.mesh import USERS as USER_AXES
 from clue_jax.parallel.mesh import make_mesh
@@ -45,20 +45,28 @@ def mesh_of(devices):
     return make_mesh(MeshConfig(), jax.devices()[:devices])
 
 
-def batches_on(devices, config=CONFIG, fingerprint=FINGERPRINT):
-    return TrainBatches(USERS, config, fingerprint, mesh_of(devices))
+ONE = (Source("users", FINGERPRINT, USERS),)
+# Another dataset with users of the same ids, and services in another order.
+TWO = (
+    *ONE,
+    Source("others", FINGERPRINT[::-1], sample_users(50, ("news", "shop", "search"), seed=9)),
+)
+
+
+def batches_on(devices, config=CONFIG, sources=ONE):
+    return TrainBatches(sources, config, mesh_of(devices))
 
 
 def users_of(batches, step):
     """{user: (its views, with the blocks that items and views skip; their keys)} of a step."""
     packed, _ = batches.host_batch(step)
     devices = batches.mesh.size
-    drawn = batch_users(batches.eligible, CONFIG.train.batch_users, batches.seed, step)
-    shares = deal(batches.loads[drawn], devices)
+    drawn, loads = batches.drawn(step)
+    shares = deal(loads, devices)
     parts = [PackedViews(*(array[device] for array in packed)) for device in range(devices)]
     views = []
     for share, part in zip(shares, parts, strict=True):
-        keyed = zip(unpack(part, share, skips=True), part.view_keys_Vb.T.tolist(), strict=True)
+        keyed = zip(unpack(part, share, skips=True), part.keys_Kb.T.tolist(), strict=True)
         views.append(dict(zip(drawn[share], keyed, strict=True)))
     assert sum(map(len, views)) == CONFIG.train.batch_users
     return {user: row for part in views for user, row in part.items()}
@@ -73,7 +81,7 @@ def test_batches_follow_seed_step_and_dataset():
     first = users_of(batches_on(1), 0)
     assert first == users_of(batches_on(1), 0)
     assert first != users_of(batches_on(1), 1)
-    assert first != users_of(batches_on(1, fingerprint="f" * 64), 0)
+    assert first != users_of(batches_on(1, sources=[ONE[0]._replace(fingerprint="f" * 64)]), 0)
     assert first != users_of(batches_on(1, dataclasses.replace(CONFIG, seed=1)), 0)
 
 
@@ -187,7 +195,10 @@ def test_closing_early_ends_the_thread():
 
 @pytest.mark.parametrize(
     ("batch_users", "problem"),
-    [(12, "12 users do not divide over 8 devices"), (80, "80 users in a batch, but only")],
+    [
+        (12, "12 users do not divide over 8 devices"),
+        (80, "80 users in a batch, 80 of them of users, but only"),
+    ],
 )
 def test_a_batch_that_cannot_be_made_is_refused(batch_users, problem):
     config = PretrainConfig(train=TrainConfig(batch_users=batch_users))

@@ -16,7 +16,7 @@ from etils import epath
 
 from clue_jax.config import DataConfig, EncoderConfig, PretrainConfig, TrainConfig
 from clue_jax.data import blocks, cache, source
-from clue_jax.data.batches import TrainBatches
+from clue_jax.data.batches import Source, TrainBatches
 from clue_jax.data.cache import StoredUsers, open_or_build
 from clue_jax.data.records import Users
 from clue_jax.data.source import open_dataset
@@ -226,7 +226,7 @@ import resource, sys, numpy as np
 from etils import epath
 from clue_jax.config import EncoderConfig, PretrainConfig, TrainConfig
 from clue_jax.data import blocks
-from clue_jax.data.batches import TrainBatches
+from clue_jax.data.batches import Source, TrainBatches
 from clue_jax.data.cache import open_or_build
 from clue_jax.parallel.mesh import single_device_mesh
 from tests.samples import sample_users
@@ -236,7 +236,7 @@ users = sample_users(1_000, seed=3, longest_item=60, longest_history=20, catalog
 identity = {"fingerprint": "f", "split": "train", "services": list(users.services)}
 table = open_or_build(epath.Path(folder), identity, lambda: (users for _ in range(parts)))
 config = PretrainConfig(encoder=EncoderConfig(), train=TrainConfig(batch_users=64))
-batches = TrainBatches(table, config, "0" * 64, single_device_mesh())
+batches = TrainBatches([Source("users", "0" * 64, table)], config, single_device_mesh())
 for step in range(30):
     batches.host_batch(step)
 if whole:
@@ -291,7 +291,7 @@ def test_batches_do_not_depend_on_where_users_are(data, tmp_path, elsewhere, mon
         tmp_path / "elsewhere" if elsewhere else data / "cache"
     )
     on_disk, in_memory = (
-        TrainBatches(users, config, dataset.fingerprint, mesh)
+        TrainBatches([Source("users", dataset.fingerprint, users)], config, mesh)
         for users in (table, dataset.users("train"))
     )
     assert on_disk.capacity == in_memory.capacity

@@ -5,15 +5,19 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from clue_jax.config import EncoderConfig, SamplingConfig
+from clue_jax.config import EncoderConfig, PairWeight, PretrainConfig, SamplingConfig
 from clue_jax.data import capacity as capacities
-from clue_jax.data.balance import user_loads
-from clue_jax.data.capacity import capacity_for
+from clue_jax.data.candidates import candidates
+from clue_jax.data.capacity import Extremes, capacity_for, capacity_of, extremes
 from clue_jax.data.outline import Outline
-from clue_jax.data.sampling import eligible_users
 from tests.samples import sample_users
 
 ENCODER = EncoderConfig(max_history=5, max_item_tokens=6, row_tokens=16, row_behaviours=8)
+
+
+def swept_for(users, batch=4, services=None, **sampling):
+    config = PretrainConfig(encoder=ENCODER, sampling=SamplingConfig(**sampling))
+    return candidates(users, services or users.services, config, batch)
 
 
 class InParts:
@@ -56,19 +60,24 @@ def test_a_sweep_in_parts_is_one_over_all(seed, batch, size, catalogue):
     whole = capacity_for(users, ENCODER, batch, 2)
     assert capacity_for(parts, ENCODER, batch, 2) == whole
     assert whole.items == max(1, at_once(users, ENCODER, batch)[0])
-    found = capacities._extremes(parts.outlines(), ENCODER, batch)
+    found = Extremes()
+    for part in parts.outlines():
+        found = found.merge(extremes(part, ENCODER), batch)
+    heaviest = [int(loads.sum()) for loads in found.heaviest]
     distinct, tokens = capacities._catalogue(
-        parts.outlines(), ENCODER.max_item_tokens, found.distinct, found.tokens
+        parts.outlines(), ENCODER.max_item_tokens, *heaviest[:2]
     )
-    items = min(found.distinct, distinct)
-    bounds = items, min(found.tokens, items * found.longest, tokens), found.behaviours
+    items = min(heaviest[0], distinct)
+    bounds = items, min(heaviest[1], items * found.longest, tokens), heaviest[2]
     assert bounds == at_once(users, ENCODER, batch)
-    np.testing.assert_array_equal(user_loads(parts, ENCODER), user_loads(users, ENCODER))
-    config = SamplingConfig(min_behaviours=2)
-    rows = eligible_users(users, config)
-    np.testing.assert_array_equal(eligible_users(parts, config), rows)
-    assert capacity_for(parts, ENCODER, batch, 2, rows=rows) == capacity_for(
-        users.take(rows), ENCODER, batch, 2
+    swept, whole = (swept_for(table, batch, min_behaviours=2) for table in (parts, users))
+    for one, other in zip(vars(swept).values(), vars(whole).values(), strict=True):
+        if one is parts or isinstance(one, Extremes):
+            continue
+        np.testing.assert_array_equal(one, other)
+    sizes = ENCODER, batch, 2
+    assert capacity_of(swept.extremes, swept.outlines(), *sizes) == capacity_for(
+        users.take(whole.members["row"]), *sizes
     )
 
 
@@ -85,21 +94,80 @@ def test_a_large_catalogue_is_not_remembered_whole():
 
 def test_loads_are_of_capped_items_and_the_newest_behaviours():
     users = sample_users(30, seed=2)
-    loads = user_loads(users, ENCODER)
-    for n in range(len(users)):
+    members = swept_for(users).members
+    assert 10 < len(members) < 30
+    for n, load in members.tolist():
         one = users.take([n])
         seen = np.minimum(one.counts(), 5).sum()
         tokens = np.minimum(np.diff(one.token_offsets), 6).sum()
         layers = ENCODER.item.num_layers + 1, ENCODER.service.num_layers + 1
         share = seen / max(1, one.counts().sum())
-        assert loads[n] == pytest.approx(tokens * share * layers[0] + seen * layers[1])
+        assert load == pytest.approx(tokens * share * layers[0] + seen * layers[1])
 
 
 def test_of_no_users_there_is_a_smallest_capacity():
     none = sample_users(3).take([])
     assert list(none.outlines()) == []
     assert capacity_for(none, ENCODER, 1, 2).items == 1
-    assert len(eligible_users(none, SamplingConfig())) == 0
+    found = swept_for(none)
+    assert len(found.members) == 0 and not found.pairs and list(found.outlines()) == []
+
+
+def test_of_no_more_than_so_many_users_the_heaviest_are_fewer():
+    users = sample_users(40, seed=5)
+    (whole,) = users.outlines()
+    found = extremes(whole, ENCODER)
+    most = found.merge(Extremes(), 7).of(3)
+    for loads, all_loads in zip(most.heaviest, found.heaviest, strict=True):
+        assert loads.tolist() == sorted(all_loads.tolist(), reverse=True)[:3]
+    assert (most.longest, most.widest) == (found.longest, found.widest)
+
+
+# ------------------------------------------------------------------------------------ who is drawn
+
+USERS = sample_users(60, seed=1)
+
+
+def rows_of(users, **sampling):
+    return swept_for(users, **sampling).members["row"].tolist()
+
+
+@pytest.mark.parametrize("least", [1, 3])
+def test_those_may_be_drawn_who_have_a_positive_pair(least):
+    enough = USERS.counts() >= least
+    rows = rows_of(USERS, min_behaviours=least)
+    assert rows == np.flatnonzero(enough.all(axis=1)).tolist()
+    one_service = (enough & (USERS.counts() >= 2)).any(axis=1)
+    assert (
+        rows_of(USERS, min_behaviours=least, within_service_weight=0.5)
+        == np.flatnonzero(enough.all(axis=1) | one_service).tolist()
+    )
+    assert not one_service.all() and one_service.any()
+
+
+def test_who_has_but_pairs_of_no_weight_is_not_drawn():
+    users = sample_users(60, ("search", "shop", "news"), seed=1, empty=0.4)
+    has = users.counts() > 0
+    with_shop = has[:, 1] & (has[:, 0] | has[:, 2])
+    rows = rows_of(users, pair_weights=(PairWeight("news", "search", 0.0),))
+    assert rows == np.flatnonzero(with_shop).tolist()
+    assert len(rows_of(users)) > with_shop.sum()
+
+
+def test_pairs_that_somebody_has_are_found():
+    """Numbered as in the run, whose services the dataset has but some of."""
+    services = ("books", "search", "news", "shop")
+    found = swept_for(USERS, services=services, within_service_weight=0.5)
+    assert found.pairs == {(1, 3), (6, 7), (10, 11)}
+    first = USERS.counts()[:, 0] > 0
+    apart = [USERS.take(np.flatnonzero(first == has)) for has in (True, False)]
+    assert swept_for(apart[0]).pairs == {(0, 1)} and not swept_for(apart[1]).pairs
+
+
+def test_items_are_counted_for_each_user_and_the_long_ones_among_them():
+    found = swept_for(USERS)
+    assert found.items == len(USERS.item_ids)
+    assert found.cut == (np.diff(USERS.token_offsets) > ENCODER.max_item_tokens).sum() > 0
 
 
 def test_a_selection_of_an_outline_is_the_outline_of_a_selection():

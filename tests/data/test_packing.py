@@ -191,12 +191,12 @@ def test_skipped_blocks_stay_with_items_and_with_views_of_users():
 
 def test_keys_of_views_stand_beside_their_slots():
     views, packed, _ = pack(USERS)
-    np.testing.assert_array_equal(packed.view_keys_Vb.T, view_keys(USERS, views))
+    np.testing.assert_array_equal(packed.keys_Kb.T, view_keys(USERS, views))
     few = np.array([30, 2, 17])
     drawn = training_views(USERS.take(few), few, WITHIN, SMALL.max_history, 0, 1)
     capacity = capacity_for(USERS, SMALL, 5, 6, parts=True)
     again, _ = pack_views(USERS.take(few), drawn, capacity, SMALL)
-    np.testing.assert_array_equal(again.view_keys_Vb[:, :3], packed.view_keys_Vb[:, few])
+    np.testing.assert_array_equal(again.keys_Kb[:, :3], packed.keys_Kb[:, few])
     assert (again.view_slot_Vb[:, 3:] == -1).all()  # so that their keys do not count
 
 

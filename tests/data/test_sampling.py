@@ -1,4 +1,4 @@
-"""Batches and views are pure functions of (seed, step, identity)."""
+"""Views are pure functions of (seed, step, identity)."""
 
 import dataclasses
 from collections import Counter
@@ -6,19 +6,16 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from clue_jax.config import HistorySchedule, PairWeight, Parts, SamplingConfig
+from clue_jax.config import HistorySchedule, Parts, SamplingConfig
 from clue_jax.config.training import MAX_LAYERS
 from clue_jax.data.sampling import (
-    batch_users,
     block_draws,
-    eligible_users,
     full_views,
     history_length,
     token_draws,
     training_views,
     view_keys,
 )
-from clue_jax.errors import ConfigError
 from tests.samples import sample_users
 
 USERS = sample_users(60, seed=1)
@@ -45,54 +42,6 @@ def history(users, n, s):
     row = n * len(users.services) + s
     entries = slice(*users.behaviour_offsets[[row, row + 1]])
     return users.item_ids[users.item_offsets[n] + users.behaviour_items[entries]].tolist()
-
-
-# -------------------------------------------------------------------------------------- batches
-
-
-def test_an_epoch_visits_everyone_at_most_once_and_epochs_differ():
-    eligible = np.arange(100, 203)
-    epochs = [
-        np.concatenate([batch_users(eligible, 10, 0, epoch * 10 + k) for k in range(10)])
-        for epoch in range(2)
-    ]
-    for epoch in epochs:
-        assert len(set(epoch.tolist())) == 100 and set(epoch.tolist()) <= set(eligible.tolist())
-    assert epochs[0].tolist() != epochs[1].tolist()
-
-
-def test_a_batch_depends_on_seed_and_step_alone():
-    eligible = np.arange(500)
-    assert batch_users(eligible, 64, 1, 9).tolist() == batch_users(eligible, 64, 1, 9).tolist()
-    assert batch_users(eligible, 64, 1, 9).tolist() != batch_users(eligible, 64, 2, 9).tolist()
-
-
-def test_a_batch_larger_than_the_data_is_refused():
-    with pytest.raises(ConfigError, match="batch_users: 64 users .* only 60 .* at most 60"):
-        batch_users(np.arange(60), 64, 0, 0)
-
-
-@pytest.mark.parametrize("least", [1, 3])
-def test_eligible_users_have_a_positive_pair(least):
-    enough = USERS.counts() >= least
-    config = SamplingConfig(min_behaviours=least)
-    assert eligible_users(USERS, config).tolist() == np.flatnonzero(enough.all(axis=1)).tolist()
-    one_service = (enough & (USERS.counts() >= 2)).any(axis=1)
-    within = dataclasses.replace(config, within_service_weight=0.5)
-    assert (
-        eligible_users(USERS, within).tolist()
-        == np.flatnonzero(enough.all(axis=1) | one_service).tolist()
-    )
-    assert not one_service.all() and one_service.any()
-
-
-def test_who_has_but_pairs_of_no_weight_is_not_drawn():
-    users = sample_users(60, ("search", "shop", "news"), seed=1, empty=0.4)
-    config = SamplingConfig(pair_weights=(PairWeight("news", "search", 0.0),))
-    has = users.counts() > 0
-    with_shop = has[:, 1] & (has[:, 0] | has[:, 2])
-    assert eligible_users(users, config).tolist() == np.flatnonzero(with_shop).tolist()
-    assert len(eligible_users(users, SamplingConfig())) > with_shop.sum()
 
 
 # ---------------------------------------------------------------------------------------- views

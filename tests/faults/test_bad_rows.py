@@ -181,7 +181,7 @@ def giant_json_lines(folder):
 
 
 def archive_bomb(folder):
-    """One line of a quarter of a gigabyte, of which a quarter of a megabyte is left in the archive."""
+    """One line of 256 MB, of which the archive has 256 kB."""
     with gzip.open(folder / "x.jsonl.gz", "wb", 6) as stream:
         stream.write(b'{"text": "')
         for _ in range(8):

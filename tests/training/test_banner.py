@@ -16,7 +16,7 @@ from clue_jax.config import (
     TransformerConfig,
 )
 from clue_jax.console import size_text
-from clue_jax.data.batches import Batch, TrainBatches
+from clue_jax.data.batches import Batch, Source, TrainBatches
 from clue_jax.errors import ConfigError
 from clue_jax.model.sizes import parameter_count
 from clue_jax.parallel.mesh import make_mesh
@@ -44,19 +44,21 @@ CONFIG = PretrainConfig(
 
 def lines_of(**encoder):
     config = dataclasses.replace(CONFIG, encoder=dataclasses.replace(CONFIG.encoder, **encoder))
-    batches = TrainBatches(USERS, config, "0123456789abcdef", make_mesh(MeshConfig()))
+    source = Source("users", "0123456789abcdef", USERS)
+    batches = TrainBatches([source], config, make_mesh(MeshConfig()))
     return batches, run_lines(config, batches, VOCABULARY)
 
 
 def test_it_names_devices_model_batch_and_buffers():
-    batches, (model, data, buffers) = lines_of()
+    batches, (model, batch, data, buffers) = lines_of()
     assert model.startswith(f"8 x {jax.devices()[0].device_kind}, mesh data 8;")
     assert f"{parameter_count(CONFIG.encoder, VOCABULARY):,} parameters, float32" in model
     assert model.endswith("attention: dense in items, dense in histories")
     both = int((USERS.counts() > 0).all(axis=1).sum())
+    assert batch == "16 users a batch (15 negatives per anchor), 70 steps"
     assert data == (
-        f"16 users a batch (15 negatives per anchor), {both} of 60 training users have a positive"
-        f" pair; {both // 16} steps an epoch, 70 steps"
+        f"users: 100.0% of a batch, {both} of 60 training users have a positive pair;"
+        f" {both // 16} steps an epoch"
     )
     room = batches.capacity
     assert buffers.startswith(
@@ -69,8 +71,8 @@ def test_it_counts_the_items_that_are_cut_for_each_user():
     longer, items = int((np.diff(USERS.token_offsets) > 6).sum()), len(USERS.item_ids)
     assert 0 < longer < items
     have = f"of the {items} items that users have are cut to encoder.max_item_tokens"
-    assert lines_of()[1][2].endswith(f"; {longer} {have}=6")
-    assert f"; 0 {have}=9" in lines_of(max_item_tokens=9)[1][2]
+    assert lines_of()[1][-1].endswith(f"; {longer} {have}=6")
+    assert f"; 0 {have}=9" in lines_of(max_item_tokens=9)[1][-1]
 
 
 @pytest.mark.parametrize(

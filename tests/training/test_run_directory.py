@@ -27,7 +27,7 @@ def dataset(smoke_data):
 
 def test_it_holds_config_environment_dataset_and_tokenizer(tmp_path, dataset):
     config = PretrainConfig(seed=7)
-    open_run(epath.Path(tmp_path), config, dataset)
+    open_run(epath.Path(tmp_path), config, [dataset])
     assert json.loads((tmp_path / "config.json").read_text()) == to_json(config)
     described = json.loads((tmp_path / "dataset.json").read_text())
     assert described["fingerprint"] == dataset.fingerprint
@@ -40,21 +40,21 @@ def test_it_holds_config_environment_dataset_and_tokenizer(tmp_path, dataset):
 
 def test_the_same_run_may_be_opened_again(tmp_path, dataset):
     config = PretrainConfig()
-    open_run(epath.Path(tmp_path), config, dataset)
+    open_run(epath.Path(tmp_path), config, [dataset])
     config.mesh.data, config.train.log_every, config.checkpoint.keep = 2, 3, 4
     # All of these compute the same.
     config.encoder.remat, config.encoder.attention = Remat.FULL, AttentionKernel.DENSE
     config.loss.tile, config.loss.transport = 7, Transport.RING
-    open_run(epath.Path(tmp_path), config, dataset)
+    open_run(epath.Path(tmp_path), config, [dataset])
     assert json.loads((tmp_path / "config.json").read_text())["train"]["log_every"] == 3
 
 
 def test_each_changed_key_is_named_with_both_values(tmp_path, dataset):
-    open_run(epath.Path(tmp_path), PretrainConfig(), dataset)
+    open_run(epath.Path(tmp_path), PretrainConfig(), [dataset])
     before = (tmp_path / "config.json").read_bytes()
     config = PretrainConfig(seed=3, sampling=SamplingConfig(token_dropout=0.25))
     with pytest.raises(CheckpointError) as refusal:
-        open_run(epath.Path(tmp_path), config, dataset)
+        open_run(epath.Path(tmp_path), config, [dataset])
     assert "config.seed: 0 -> 3" in str(refusal.value)
     assert "config.sampling.token_dropout: 0.0 -> 0.25" in str(refusal.value)
     assert "config.optim" not in str(refusal.value)
@@ -62,10 +62,10 @@ def test_each_changed_key_is_named_with_both_values(tmp_path, dataset):
 
 
 def test_another_dataset_is_refused(tmp_path, dataset, monkeypatch):
-    open_run(epath.Path(tmp_path), PretrainConfig(), dataset)
+    open_run(epath.Path(tmp_path), PretrainConfig(), [dataset])
     monkeypatch.setitem(dataset.manifest, "fingerprint", "0" * 64)
     with pytest.raises(CheckpointError, match="dataset.fingerprint: '.*' -> '0000"):
-        open_run(epath.Path(tmp_path), PretrainConfig(), dataset)
+        open_run(epath.Path(tmp_path), PretrainConfig(), [dataset])
 
 
 def test_the_environment_names_neither_host_nor_person():

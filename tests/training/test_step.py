@@ -20,8 +20,7 @@ from clue_jax.config import (
     TrainConfig,
     TransformerConfig,
 )
-from clue_jax.data.batches import TrainBatches
-from clue_jax.data.pairs import view_pairs
+from clue_jax.data.batches import Source, TrainBatches
 from clue_jax.model import attention, clue
 from clue_jax.parallel.mesh import make_mesh
 from clue_jax.training import step as step_module
@@ -65,8 +64,8 @@ class Trial:
 
     def __init__(self, config, devices=1, users=USERS, **axes):
         mesh = make_mesh(MeshConfig(**axes), jax.devices()[:devices])
-        self.batches = TrainBatches(users, config, "abcdef0123456789", mesh)
-        self.pairs = view_pairs(users.services, config.sampling)
+        self.batches = TrainBatches([Source("users", "abcdef0123456789", users)], config, mesh)
+        self.pairs = self.batches.pairs
         self.step = make_step(config, self.pairs, mesh, self.batches.capacity.items)
         self.state = jax.device_put(init_state(config, VOCABULARY), state_shardings(config, mesh))
         self.metrics = []
