@@ -32,6 +32,32 @@ def smoke_data(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def second_data(smoke_data, tmp_path_factory):
+    """Other users, on other services, prepared with the tokenizer of the first dataset."""
+    from tests.stages import run_stage
+
+    folder = tmp_path_factory.mktemp("second")
+    logs, data = folder / "logs", folder / "data"
+    run_stage(
+        "synthesize",
+        "--config=configs/synthesize.py:smoke",
+        "--config.seed=5",
+        "--config.services=shop,news,books",
+        f"--out={logs}",
+    )
+    run_stage(
+        "prepare",
+        "--config=configs/data/synthetic.py:smoke",
+        f"--config.source={logs}",
+        "--config.sources[0].path=books/part-*.parquet",
+        "--config.sources[0].service=books",
+        f"--config.tokenizer.path={smoke_data}/tokenizer.json",
+        f"--out={data}",
+    )
+    return data
+
+
+@pytest.fixture(scope="session")
 def smoke_run(smoke_data, tmp_path_factory):
     """A finished run of 20 steps on it, with checkpoints of steps 15 and 20 and the best one."""
     from tests.stages import run_stage, train_arguments

@@ -110,6 +110,7 @@ PRETRAIN = {
     "sampling.item_steps": 2_000,
     "sampling.history_schedule.start": 0,
     "sampling.history_schedule.steps": 2_000,
+    "sampling.dataset_weights[1]": (1.0, 0.0),
     "data.in_memory_mb": -1,
     "train.steps": 0,
     "train.batch_users": 1,
@@ -182,7 +183,7 @@ def _prepare():
 
 
 def _set(config, key, value):
-    *groups, name = key.split(".")
+    *groups, name = key.partition("[")[0].split(".")
     for group in groups:
         config = getattr(config, group)
     setattr(config, name, value)
@@ -200,7 +201,7 @@ def test_a_training_config_that_cannot_work_names_its_key(key):
     config = c.PretrainConfig()
     config.encoder.project = key != "encoder.embedding_width"
     _set(config, key, PRETRAIN[key])
-    with pytest.raises(ConfigError, match=f"config.{key.replace('.', '[.]')}: ."):
+    with pytest.raises(ConfigError, match=f"{re.escape(f'config.{key}')}: ."):
         c.validate_pretrain(config)
 
 

@@ -161,22 +161,16 @@ def test_buffers_hold_any_batch_and_no_more_heavy_users_than_it_has(weights):
 
 
 @pytest.fixture(scope="module")
-def second(smoke_data, tmp_path_factory):
-    """Another dataset made with the tokenizer of the first."""
+def unlike(second_data, tmp_path_factory):
+    """The logs of the second dataset, prepared otherwise."""
     from tests.stages import run_stage
 
-    folder = tmp_path_factory.mktemp("second")
-    run_stage(
-        "synthesize",
-        "--config=configs/synthesize.py:smoke",
-        "--config.seed=5",
-        f"--out={folder}/logs",
-    )
+    folder = tmp_path_factory.mktemp("unlike")
     prepare = ["prepare", "--config=configs/data/synthetic.py:smoke"]
-    prepare.append(f"--config.source={folder}/logs")
-    same = f"--config.tokenizer.path={smoke_data}/tokenizer.json"
-    run_stage(*prepare, same, f"--out={folder}/data")
-    run_stage(*prepare, f"--out={folder}/strange/data")
+    prepare += [f"--config.source={second_data.parent}/logs", "--config.sources[0].service=books"]
+    prepare += ["--config.sources[0].path=books/part-*.parquet"]
+    same = f"--config.tokenizer.path={second_data}/tokenizer.json"
+    run_stage(*prepare, f"--out={folder}/strange")
     run_stage(*prepare, same, "--config.max_item_tokens=9", f"--out={folder}/short")
     return folder
 
@@ -187,27 +181,31 @@ def config_with(weights=(), longest=32):
     return config
 
 
-def test_datasets_are_named_by_folder_or_path(smoke_data, second):
-    first, other = str(smoke_data), f"{second}/data"
+def test_datasets_are_named_by_folder_or_path(smoke_data, second_data, unlike):
+    first, other = str(smoke_data), str(second_data)
     assert list(open_datasets([first, other], config_with())) == [first, other]
-    short = f"{second}/short"
+    short = f"{unlike}/short"
     assert list(open_datasets([first, short], config_with(longest=9))) == ["data", "short"]
     (dataset,) = open_datasets([first], config_with((2.0,))).values()
     assert dataset.fingerprint == open_dataset(first).fingerprint
 
 
 @pytest.mark.parametrize(
-    ("folder", "weights", "problem"),
+    ("folder", "problem"),
     [
-        ("strange/data", (), "has tokenizer .*strange/data has .*--config.tokenizer.path="),
-        ("short", (), "64 tokens in .* and to 9 in .*lower config.encoder.max_item_tokens=32 to 9"),
-        ("data", (1.0,), "dataset_weights: 1 weights for 2 --data"),
-        ("data", (1.0, 2.0, 3.0), "dataset_weights: 3 weights for 2 --data"),
+        ("strange", "has tokenizer .*strange has .*--config.tokenizer.path="),
+        ("short", "64 tokens in .* and to 9 in .*lower config.encoder.max_item_tokens=32 to 9"),
     ],
 )
-def test_what_cannot_be_mixed_is_refused(smoke_data, second, folder, weights, problem):
+def test_what_cannot_be_mixed_is_refused(smoke_data, unlike, folder, problem):
     with pytest.raises(ConfigError, match=problem):
-        open_datasets([str(smoke_data), f"{second}/{folder}"], config_with(weights))
+        open_datasets([str(smoke_data), f"{unlike}/{folder}"], config_with())
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, 2.0, 3.0)])
+def test_weights_are_as_many_as_datasets(smoke_data, second_data, weights):
+    with pytest.raises(ConfigError, match=f"dataset_weights: {len(weights)} weights for 2 --data"):
+        open_datasets([str(smoke_data), str(second_data)], config_with(weights))
 
 
 def test_a_dataset_beside_itself_is_refused(smoke_data):

@@ -23,20 +23,19 @@ from tests.training.test_step import Trial, config_of
 
 NAMES = ("search", "shop", "news", "books")
 # Few items, and one of them in a view: many users hold the same.
+CATALOGUE = {"catalogue": 5, "longest_item": 7, "longest_history": 4, "empty": 0.3}
 SINGLE_ITEMS = SamplingConfig(within_service_weight=0.5, item_steps=2, generic_guide=0.0)
 
 
-def trial_of(services=2, sampling=SINGLE_ITEMS, devices=1, **loss):
-    users = sample_users(
-        90, NAMES[:services], 4, catalogue=5, longest_item=7, longest_history=4, empty=0.3
-    )
+def trial_of(services=2, sampling=SINGLE_ITEMS, devices=1, others=None, **loss):
+    users = sample_users(90, NAMES[:services], 4, **CATALOGUE)
     config = dataclasses.replace(config_of(**loss), sampling=sampling)
     config.encoder.item = config.encoder.service = TransformerConfig(num_layers=0)
     config.train = TrainConfig(steps=4, batch_users=32)
-    return Trial(config, devices, users)
+    return Trial(config, devices, users, others)
 
 
-def defined_loss(trial, *, masked):
+def defined_loss(trial, *, masked, persons=False):
     """Loss and hits of the first batch by the reference, and negatives that the mask takes away.
 
     Contents are read from the buffers, as multisets of items' tokens.
@@ -52,17 +51,20 @@ def defined_loss(trial, *, masked):
         [[numbers.setdefault(tuple(sorted(view)), len(numbers)) for view in row] for row in users]
     ).T
     scale, bias = (float(np.exp(trial.state.params["log_scale"])), config.loss.bias)
-    loss = hits = taken = 0
+    rows, loss, hits, taken = trial.batches.drawn(0)[0], 0, 0, 0
+    # Of two datasets, who has an id in both is one person.
+    ids = trial.batches.users.take(rows).user_ids
+    user_KB = np.unique(ids, return_inverse=True)[1][None] if persons else np.zeros((0, len(ids)))
     for first, second, weight in trial.pairs:
         valid_B = present_VB[first] & present_VB[second]
-        keys_KB = contents_VB[[first, second]]
+        keys_KB = np.concatenate([contents_VB[[first, second]], user_KB])
         (of_pair, hits_of_pair, count), _ = reference(
             config.loss.form,
             *(np.asarray(z_VBE[view]) for view in (first, second)),
             valid_B,
             scale,
             bias if config.loss.form is LossForm.SIGMOID else 0.0,
-            keys_KB if masked else (),
+            keys_KB if masked else user_KB,
         )
         assert 1 < count < len(valid_B)  # some lack one of the two services
         loss, hits = loss + weight * of_pair / count, hits + weight * hits_of_pair / count
@@ -124,3 +126,28 @@ def test_users_of_a_single_service_train_by_parts_of_their_histories(parts):
     losses = trial.run(25, batch=0).values("loss")
     assert np.isfinite(losses).all() and losses[-1] < 0.8 * losses[0]
     assert jax.tree.all(jax.tree.map(lambda a: np.isfinite(a).all(), trial.state.params))
+
+
+@pytest.mark.parametrize(("mask_duplicates", "devices"), [(False, 1), (True, 8)])
+def test_a_person_of_two_datasets_is_no_negative_of_themselves(mask_duplicates, devices):
+    sampling = SamplingConfig(within_service_weight=0.5, generic_guide=0.0)
+    others = sample_users(90, NAMES[:2], 4, **(CATALOGUE | {"longest_history": 3}))
+    arguments = {"sampling": sampling, "others": others, "mask_duplicates": mask_duplicates}
+    on_one = trial_of(**arguments)
+    expected, _, taken = defined_loss(on_one, masked=mask_duplicates, persons=True)
+    unaware, _, less = defined_loss(on_one, masked=mask_duplicates)
+    assert taken > less and abs(unaware - expected) > 1e-4 * expected
+    assert trial_of(devices=devices, **arguments).run(1).values("loss") == pytest.approx(
+        [expected], rel=1e-5
+    )
+
+
+def test_a_pair_that_nobody_has_takes_no_weight():
+    """search + news meet in neither dataset."""
+    sampling = SamplingConfig(generic_guide=0.0)
+    others = sample_users(90, NAMES[:2], 4, **(CATALOGUE | {"longest_history": 3}))
+    others = dataclasses.replace(others, services=NAMES[1:3])
+    trial = trial_of(sampling=sampling, others=others)
+    assert [pair[:] for pair in trial.pairs] == [(0, 1, 0.5), (1, 2, 0.5)]
+    expected, _, _ = defined_loss(trial, masked=True, persons=True)
+    assert trial.run(1).values("loss") == pytest.approx([expected], rel=1e-5)

@@ -15,7 +15,7 @@ from clue_jax.config import (
     Transport,
     to_json,
 )
-from clue_jax.data.source import open_dataset
+from clue_jax.data.source import Dataset, open_dataset
 from clue_jax.errors import CheckpointError
 from clue_jax.training.run_directory import environment, open_run
 
@@ -66,6 +66,22 @@ def test_another_dataset_is_refused(tmp_path, dataset, monkeypatch):
     monkeypatch.setitem(dataset.manifest, "fingerprint", "0" * 64)
     with pytest.raises(CheckpointError, match="dataset.fingerprint: '.*' -> '0000"):
         open_run(epath.Path(tmp_path), PretrainConfig(), [dataset])
+
+
+def test_datasets_are_recorded_in_their_order(tmp_path, dataset):
+    other = Dataset(dataset.path / "elsewhere", dict(dataset.manifest), dataset.tokenizer)
+    other.manifest.update(fingerprint="f" * 64, services=["news", "books"])
+    open_run(epath.Path(tmp_path), PretrainConfig(), [dataset, other])
+    described = json.loads((tmp_path / "dataset.json").read_text())
+    assert described["fingerprint"] == f"{dataset.fingerprint}+{'f' * 64}"
+    assert described["services"] == ["search", "shop", "news", "books"]
+    moved = Dataset(dataset.path / "moved", other.manifest, dataset.tokenizer)
+    open_run(epath.Path(tmp_path), PretrainConfig(), [dataset, moved])
+    described = json.loads((tmp_path / "dataset.json").read_text())
+    assert described["path"] == [str(dataset.path), str(moved.path)]
+    for others in ([dataset], [other, dataset], [dataset, other, other]):
+        with pytest.raises(CheckpointError, match=r"dataset.fingerprint: '.*' -> '"):
+            open_run(epath.Path(tmp_path), PretrainConfig(), others)
 
 
 def test_the_environment_names_neither_host_nor_person():

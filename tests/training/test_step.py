@@ -62,9 +62,12 @@ def config_of(**loss):
 class Trial:
     """Some steps of a run on the first devices."""
 
-    def __init__(self, config, devices=1, users=USERS, **axes):
+    def __init__(self, config, devices=1, users=USERS, others=None, **axes):
         mesh = make_mesh(MeshConfig(**axes), jax.devices()[:devices])
-        self.batches = TrainBatches([Source("users", "abcdef0123456789", users)], config, mesh)
+        sources = [Source("users", "abcdef0123456789", users)]
+        if others is not None:
+            sources.append(Source("others", "9876543210fedcba", others))
+        self.batches = TrainBatches(sources, config, mesh)
         self.pairs = self.batches.pairs
         self.step = make_step(config, self.pairs, mesh, self.batches.capacity.items)
         self.state = jax.device_put(init_state(config, VOCABULARY), state_shardings(config, mesh))
@@ -154,6 +157,19 @@ def test_shards_in_bfloat16_give_nearly_the_same_steps():
 
 def test_a_run_compiles_once(alone):
     assert alone.step._cache_size() == 1 and int(alone.state.step) == 20
+
+
+def test_so_does_a_run_on_two_datasets_whose_steps_are_those_of_one_device():
+    others = sample_users(40, ("news", "shop"), seed=3, longest_history=12)
+    config = config_of()
+    config.encoder.item = config.encoder.service = TransformerConfig(num_layers=0)
+    config.sampling.dataset_weights = (0.71, 0.29)
+    alone, dealt = (Trial(config, devices, others=others).run(6) for devices in (1, 8))
+    for key in ("loss", "gradient_norm"):
+        np.testing.assert_allclose(dealt.values(key), alone.values(key), rtol=1e-5, atol=1e-5)
+    assert alone.step._cache_size() == dealt.step._cache_size() == 1
+    counts = {(alone.batches.drawn(step)[0] < len(USERS)).sum() for step in range(6)}
+    assert counts == {22, 23}
 
 
 def test_the_state_is_donated():
