@@ -209,6 +209,8 @@ class PretrainConfig:
     """Contrastive pretraining of the encoder."""
 
     seed: int = 0
+    init_from: str = ""  # run directory whose parameters to start from; empty: drawn ones
+    init_step: int = -1  # its checkpoint; -1: newest, -2: best
     data: DataConfig = field(default_factory=DataConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)

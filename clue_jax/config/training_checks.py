@@ -35,6 +35,7 @@ def validate_pretrain(config: PretrainConfig) -> None:
         key = f"sampling.dataset_weights[{number}]"
         require(0 < weight < math.inf, key, f"{weight} is no weight; leave out --data instead")
     require(sampling.min_behaviours >= 1, "sampling.min_behaviours", "must be at least 1")
+    require(config.init_step >= -2, "init_step", "a step, -1 (newest) or -2 (best)")
     require(train.max_skipped >= 1, "train.max_skipped", "must be at least 1")
     require(train.steps >= 1, "train.steps", f"{train.steps} is not a number of steps")
     require(

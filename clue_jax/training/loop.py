@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -27,6 +28,7 @@ from clue_jax.parallel.mesh import make_mesh, user_groups, users_per_group
 from clue_jax.parallel.processes import first_alone
 from clue_jax.training.banner import compiled_line, run_lines
 from clue_jax.training.checkpoint import Checkpoints
+from clue_jax.training.initial import check_source, initial_params
 from clue_jax.training.meter import Meter
 from clue_jax.training.metrics import MetricsWriter, peak_flops, say_row
 from clue_jax.training.optim import make_schedule, updates_made
@@ -58,6 +60,8 @@ def train(config: PretrainConfig, data: Sequence[str], workdir: str) -> None:
     with contextlib.ExitStack() as held, Signals() as signals:
         first_alone(lambda: held.enter_context(lease(directory / "lock")))
         whole = tuple(datasets.values())
+        if config.init_from and not (directory / "config.json").exists():
+            check_source(config, whole[0].tokenizer)
         open_run(directory, config, whole)
         sources = [
             Source(name, dataset.fingerprint, dataset.table("train", config.data))
@@ -88,6 +92,7 @@ class Run:
         vocab_size: int,
     ):
         self.config, self.batches, self.validation, self.mesh = config, batches, validation, mesh
+        self.directory = directory
         for line in run_lines(config, batches, vocab_size):
             say(line)
         self.step = make_step(config, batches.pairs, mesh, batches.capacity.items)
@@ -116,7 +121,11 @@ class Run:
         parts = {"params": abstract.params, "optimizer": abstract.opt_state}
         restored = self.checkpoints.restore(parts)
         if restored is None:
-            return fresh(), 0
+            state = fresh()
+            if self.config.init_from:
+                params = initial_params(self.config, self.directory, abstract.params)
+                state = replace(state, params=params)
+            return state, 0
         say(f"continuing from the checkpoint of step {restored.step}")
         step = jax.device_put(np.asarray(restored.step, np.int32), lies.step)
         return TrainState(
