@@ -120,6 +120,33 @@ def test_an_existing_directory_is_replaced_when_asked(folder):
     assert _names(folder) == ["out"]
 
 
+def test_a_reader_finds_one_directory_or_the_other_at_every_instant(folder, monkeypatch):
+    _build(folder / "out", "old")
+    (folder / "one").mkdir()
+    (folder / "other").mkdir()
+    if not files._exchange(folder / "one", folder / "other"):
+        pytest.skip("this system cannot exchange two directories")
+    rename, found = type(folder).rename, []
+
+    def noted(path, target):
+        renamed = rename(path, target)
+        found.append((folder / "out" / "manifest.json").read_text())
+        return renamed
+
+    monkeypatch.setattr(type(folder), "rename", noted)
+    _build(folder / "out", "new", overwrite=True)
+    assert set(found) == {"new"}
+    assert _names(folder) == ["one", "other", "out"]
+
+
+def test_where_directories_cannot_be_exchanged_they_are_renamed(folder, monkeypatch):
+    monkeypatch.setattr(files, "_exchange", lambda *paths: False)
+    _build(folder / "out", "old")
+    _build(folder / "out", overwrite=True)
+    assert (folder / "out" / "manifest.json").read_text() == "new"
+    assert _names(folder) == ["out"]
+
+
 def test_a_failed_overwrite_keeps_the_old_directory(folder):
     _build(folder / "out", "old")
     with pytest.raises(KeyError), files.staged_directory(folder / "out", overwrite=True):

@@ -7,6 +7,7 @@ sharded; it is compared after a restore, because a flipped bit may otherwise com
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,6 +21,11 @@ from clue_jax.errors import CheckpointError, NonFiniteError, StorageError
 
 Tree = Any
 NEWEST, BEST = -1, -2
+
+# Orbax raises what goes wrong, after each of its threads has logged it with its whole stack.
+logging.getLogger("absl").addFilter(
+    lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname
+)
 
 
 class Restored(NamedTuple):

@@ -220,5 +220,7 @@ class Run:
         meter.restart()
 
     def close(self) -> None:
-        self.writer.close()
-        self.checkpoints.close()
+        try:
+            self.writer.close()
+        finally:
+            self.checkpoints.close()

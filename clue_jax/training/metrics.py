@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from typing import Any
 
 import jax
 from etils import epath
-from tensorboardX import SummaryWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import RecordWriter
 
 from clue_jax.console import say
 from clue_jax.files import storage_errors, write_text
@@ -21,6 +24,38 @@ def peak_flops() -> float | None:
     """Peak of all devices of the job; None where no data sheet gives one (CPU)."""
     chip = chip_of_kind(jax.devices()[0].device_kind)
     return chip.bf16_flops * jax.device_count() if chip else None
+
+
+_FLUSH_SECONDS = 30.0
+
+
+class Board:
+    """Scalars for TensorBoard, written by the caller: a thread of its own would die of a full disk
+    unseen, and hold up the run for ever once its queue is full."""
+
+    def __init__(self, folder: epath.Path):
+        self.folder, self._flushed = folder, time.monotonic()
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            name = f"events.out.tfevents.{time.time():.3f}"
+            self._records = RecordWriter(str(folder / name))
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def add(self, step: int, scalars: dict[str, float]) -> None:
+        """Raises StorageError where the file system refuses, at times only a few rows later."""
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+    def _write(self, event: Event) -> None:
+        with storage_errors(self.folder):
+            self._records.write(event.SerializeToString())
+            if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+                self._records.flush()
+                self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        with storage_errors(self.folder):
+            self._records.close()
 
 
 class Log:
@@ -53,7 +88,7 @@ class MetricsWriter:
         self._log = Log(epath.Path(workdir) / "metrics.jsonl", restored_step)
         self._writes = jax.process_index() == 0
         if self._writes:
-            self._board = SummaryWriter(str(epath.Path(workdir) / "tensorboard"))
+            self._board = Board(epath.Path(workdir) / "tensorboard")
 
     def write(self, row: Row) -> None:
         """Appends one row."""
@@ -61,9 +96,12 @@ class MetricsWriter:
         if not self._writes:
             return
         prefix = "/".join(str(row[key]) for key in ("split", "dataset") if key in row) or "train"
-        for key, value in plain.items():
-            if isinstance(value, (int, float)) and key != "step":
-                self._board.add_scalar(f"{prefix}/{key}", value, row["step"])
+        scalars = {
+            f"{prefix}/{key}": float(value)
+            for key, value in plain.items()
+            if isinstance(value, (int, float)) and key != "step"
+        }
+        self._board.add(row["step"], scalars)
 
     def close(self) -> None:
         if self._writes:

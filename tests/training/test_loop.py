@@ -180,7 +180,7 @@ def test_a_diverged_run_stops_and_keeps_what_is_finite(smoke_data, tmp_path, cap
         (["--config.train.stepz=3"], 2, "stepz"),
         (["--config.train.batch_users=1"], 2, "config.train.batch_users: 1"),
         (["--config.train.batch_users=30"], 2, "30 users do not divide over 8 devices"),
-        (["--config.train.batch_users=160"], 2, "160 users in a batch, but only 1"),
+        (["--config.train.batch_users=160"], 2, "160 users in a batch, 160 of them of"),
         (["--config.mesh.fsdp=3"], 2, "needs a multiple of 3 devices, but there are 8"),
         (
             ["--config.mesh.data=4"],

@@ -2,11 +2,16 @@
 
 import json
 import math
+import os
+import struct
 from types import SimpleNamespace
 
 import jax
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
+from clue_jax.errors import StorageError
+from clue_jax.training import metrics
 from clue_jax.training.metrics import MetricsWriter, peak_flops, say_row
 
 TRAINING = {
@@ -61,9 +66,30 @@ def test_what_is_not_a_number_is_null(tmp_path, value):
     assert lines(tmp_path) == [{"step": 1, "loss": None}]
 
 
-def test_tensorboard_files_are_written(tmp_path):
+def test_tensorboard_reads_what_is_written(tmp_path):
     written(tmp_path, [10])
-    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+    (file,) = (tmp_path / "tensorboard").glob("events.out.tfevents.*")
+    payload, events = file.read_bytes(), []
+    while payload:  # length, its checksum, the event, its checksum
+        (size,) = struct.unpack("<Q", payload[:8])
+        events.append(Event.FromString(payload[12 : 12 + size]))
+        payload = payload[16 + size :]
+    (value,) = events[1].summary.value
+    assert events[0].file_version == "brain.Event:2"
+    assert (events[1].step, value.tag, value.simple_value) == (10, "train/loss", 10.0)
+
+
+def test_a_full_disk_stops_the_run_and_never_hangs_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics, "_FLUSH_SECONDS", 0.0)
+    writer = MetricsWriter(tmp_path, 0)
+    writer.write({"step": 1, "loss": 1.0})
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, writer._board._records._writer.fileno())
+    os.close(full)
+    for call in (lambda: writer.write({"step": 2, "loss": 2.0}), writer.close):
+        with pytest.raises(StorageError, match=f"{tmp_path / 'tensorboard'}: No space left"):
+            call()
+    assert [row["step"] for row in lines(tmp_path)] == [1, 2]
 
 
 def test_the_line_of_a_step_says_what_one_needs(capsys):
