@@ -17,17 +17,29 @@ from clue_jax.data.source import Dataset
 from clue_jax.errors import CheckpointError
 from clue_jax.files import read_json, write_json
 
-# What a continued run may change; everything else decides what is computed and must match.
-_MAY_CHANGE = (
-    "mesh.",
-    "data.",
+# Every setting, by the beginning of its key: what a continued run may change, since it computes the
+# same with it, and what must match. The longest beginning that fits decides.
+MAY_CHANGE = (
     "checkpoint.",
-    "train.log_every",
-    "train.eval_",
-    "encoder.remat",
+    "data.",
     "encoder.attention",
+    "encoder.remat",
     "loss.tile",
     "loss.transport",
+    "mesh.",
+    "train.eval_",
+    "train.log_every",
+    "train.max_skipped",
+)
+MUST_MATCH = (
+    "encoder.",
+    "init",
+    "loss.",
+    "optim.",
+    "sampling.",
+    "seed",
+    "train.batch_users",
+    "train.steps",
 )
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "clue_jax")
@@ -48,7 +60,7 @@ def open_run(workdir: epath.Path, config: PretrainConfig, datasets: Sequence[Dat
         differences = [
             f"{key}: {before!r} -> {after!r}"
             for key, before, after in _differences(old, new)
-            if not key.removeprefix("config.").startswith(_MAY_CHANGE) and key != "dataset.path"
+            if not (may_change(key.removeprefix("config.")) or key == "dataset.path")
         ]
         if differences:
             raise CheckpointError(
@@ -61,6 +73,15 @@ def open_run(workdir: epath.Path, config: PretrainConfig, datasets: Sequence[Dat
     datasets[0].tokenizer.save(workdir / "tokenizer.json")
     write_json(workdir / "dataset.json", new["dataset"])
     write_json(workdir / "config.json", new["config"])
+
+
+def may_change(key: str) -> bool:
+    """Whether a continued run may have another value under a key such as `train.steps`."""
+
+    def longest(beginnings: tuple[str, ...]) -> int:
+        return max((len(start) for start in beginnings if key.startswith(start)), default=0)
+
+    return longest(MAY_CHANGE) > longest(MUST_MATCH)
 
 
 def _identity(datasets: Sequence[Dataset]) -> dict[str, Any]:

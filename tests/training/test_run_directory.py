@@ -17,7 +17,13 @@ from clue_jax.config import (
 )
 from clue_jax.data.source import Dataset, open_dataset
 from clue_jax.errors import CheckpointError
-from clue_jax.training.run_directory import environment, open_run
+from clue_jax.training.run_directory import (
+    MAY_CHANGE,
+    MUST_MATCH,
+    environment,
+    may_change,
+    open_run,
+)
 
 
 @pytest.fixture
@@ -59,6 +65,23 @@ def test_each_changed_key_is_named_with_both_values(tmp_path, dataset):
     assert "config.sampling.token_dropout: 0.0 -> 0.25" in str(refusal.value)
     assert "config.optim" not in str(refusal.value)
     assert (tmp_path / "config.json").read_bytes() == before
+
+
+def keys(value, prefix=""):
+    if not isinstance(value, dict):
+        return [prefix]
+    return [key for name in value for key in keys(value[name], f"{prefix}.{name}".lstrip("."))]
+
+
+def test_the_table_of_what_may_change_has_every_setting():
+    settings = keys(to_json(PretrainConfig()))
+    assert len(settings) > 50
+    for key in settings:
+        assert key.startswith((*MAY_CHANGE, *MUST_MATCH)), f"{key}: say whether it may change"
+    for start in (*MAY_CHANGE, *MUST_MATCH):
+        assert any(key.startswith(start) for key in settings), f"{start}: no setting begins so"
+    assert may_change("loss.tile") and may_change("train.eval_every") and may_change("mesh.fsdp")
+    assert not (may_change("loss.form") or may_change("train.steps") or may_change("dataset"))
 
 
 def test_another_dataset_is_refused(tmp_path, dataset, monkeypatch):
