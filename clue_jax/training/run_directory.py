@@ -33,7 +33,7 @@ MAY_CHANGE = (
 )
 MUST_MATCH = (
     "encoder.",
-    "init",
+    "init_",
     "loss.",
     "optim.",
     "sampling.",
