@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
@@ -17,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+LINE_SECONDS = 30.0  # between two lines of progress in a log file
 
 _silent = False
 
@@ -41,17 +44,44 @@ def size_text(count: float) -> str:
     return f"{value:.3g} {units[0]}"
 
 
+def duration_text(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are any."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:,.0f}/s" if task.speed else "-/s")
 
 
+class _Lines:
+    """Progress for a log file: now and then a line."""
+
+    def __init__(self, description: str, total: float | None):
+        self.description, self.total, self.done = description, total, 0.0
+        self.began = self.said = time.monotonic()
+
+    def __call__(self, count: float) -> None:
+        self.done += count
+        now = time.monotonic()
+        if now - self.said >= LINE_SECONDS and self.done:
+            self.said = now
+            rate = self.done / (now - self.began)
+            line = f"{self.description}: {self.done:,.0f}"
+            if self.total:
+                left = duration_text(max(self.total - self.done, 0.0) / rate)
+                line += f" of {self.total:,.0f} ({self.done / self.total:.0%}), eta {left}"
+            say(f"{line}, {rate:,.0f}/s")
+
+
 @contextlib.contextmanager
 def progress(description: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
-    """Yields `advance(count)`, drawn as a bar with rate and ETA; silent when not a terminal."""
+    """Yields `advance(count)`: a bar with rate and ETA on a terminal, else a line now and then."""
     console = Console(stderr=True)
     if not sys.stderr.isatty():
-        yield lambda count: None
+        yield _Lines(description, total)
         return
     columns = (
         TextColumn("{task.description}"),

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clue_jax.console import progress
 from clue_jax.data.item_tokens import ItemTokens, tokenize
 from clue_jax.data.items import ItemTable
 from clue_jax.data.ragged import rows_at, run_starts
@@ -58,16 +59,19 @@ class Catalogue:
         """Names all items, and returns the first distinct texts of training users in order of
         identity, a hash: a fair sample."""
         texts: dict[str, None] = {}
-        for number, span in enumerate(self.ranges):
-            named = self._named(span)
-            self.count += len(named.item_ids)
-            self._save(number, named)
-            if len(texts) < most_texts:
-                mine = named.texts.filter(pa.array(named.training))
-                for start in range(0, len(mine), _CHUNK_ITEMS):
-                    texts |= dict.fromkeys(mine.slice(start, _CHUNK_ITEMS).to_pylist())
-                    if len(texts) >= most_texts:
-                        break
+        used = self.store.items
+        with progress("prepare: items named", int(used.sum())) as advance:
+            for number, span in enumerate(self.ranges):
+                named = self._named(span)
+                self.count += len(named.item_ids)
+                self._save(number, named)
+                advance(int(used[span.first : span.last].sum()))
+                if len(texts) < most_texts:
+                    mine = named.texts.filter(pa.array(named.training))
+                    for start in range(0, len(mine), _CHUNK_ITEMS):
+                        texts |= dict.fromkeys(mine.slice(start, _CHUNK_ITEMS).to_pylist())
+                        if len(texts) >= most_texts:
+                            break
         return list(texts)[:most_texts]
 
     def tokenize(self, tokenizer: Tokenizer, max_item_tokens: int) -> Iterator[ItemTokens]:

@@ -13,7 +13,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
-from clue_jax.console import say
+from clue_jax.console import duration_text, say
 from clue_jax.files import storage_errors, write_text
 from clue_jax.parallel.chips import chip_of_kind
 
@@ -131,11 +131,5 @@ def say_row(row: Row, steps: int, seconds_left: float) -> None:
         f"{head}  loss {row['loss']:.4f}  R@1 {row['retrieval_at_1']:.3f}  scale"
         f" {row['logit_scale']:.1f}  lr {row['learning_rate']:.2e}  {row['users_per_second']:,.0f}"
         f" users/s  wait {row['data_wait']:.0%}{mfu}  fill {row['fill']:.0%}"
-        f"  eta {_duration(seconds_left)}"
+        f"  eta {duration_text(seconds_left)}"
     )
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
