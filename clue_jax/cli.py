@@ -128,7 +128,7 @@ def parse(stage: Stage, arguments: Sequence[str]) -> dict[str, Any]:
     keywords = {flag.name: getattr(values, flag.name) for flag in stage.flags}
     optional = {flag.name for flag in stage.flags if flag.optional}
     for name, value in keywords.items():
-        if not value and name not in optional:
+        if not (value and all(value)) and name not in optional:  # a text, or one for each time
             raise ConfigError(f"--{name} is missing; see {PROGRAM} {stage.name} --help")
     if stage.config:
         # Flags do not check what is inside a tuple; the way through JSON does.

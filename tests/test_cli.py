@@ -13,6 +13,7 @@ from clue_jax import cli, errors
 from clue_jax.config import ExportWhat, Precision
 
 ROOT = Path(__file__).parents[1]
+TRAIN = ["--config=configs/pretrain.py:smoke", "--workdir=x"]
 SYNTHESIZE = ["synthesize", "--config=configs/synthesize.py:smoke", "--out=o"]
 PREPARE = ["prepare", "--config=configs/data/art_office.py", "--out=o"]
 EXPORT = ["export", "--workdir=w", "--data=d", "--out=o"]
@@ -119,6 +120,15 @@ def test_configs_resolve_from_here_first_then_from_the_installed_copy(calls, tmp
     assert _config(calls).num_users == 3
 
 
+def test_a_flag_that_may_be_given_again_has_all_its_values():
+    weights = "--config.sampling.dataset_weights=3,0.5"
+    found = cli.parse(cli.STAGES["train"], [*TRAIN, "--data=a,b", "--data", "c", weights])
+    assert found["data"] == ["a,b", "c"] and found["workdir"] == "x"
+    assert found["config"].sampling.dataset_weights == (3.0, 0.5)
+    assert cli.parse(cli.STAGES["train"], [*TRAIN, "--data=a"])["data"] == ["a"]
+    assert cli.parse(cli.STAGES["compile"], [*TRAIN[:1], "--topology=x"])["data"] == []
+
+
 # --------------------------------------------------------------------------------- usage and errors
 
 
@@ -133,6 +143,12 @@ def test_configs_resolve_from_here_first_then_from_the_installed_copy(calls, tmp
         (["train", "--config"], "--config is missing"),
         (SYNTHESIZE[:2], "clue-jax synthesize: error: --out is missing"),
         ([*SYNTHESIZE[:2], "--out="], "--out is missing"),
+        (["train", *TRAIN], "--data is missing"),
+        (["train", *TRAIN, "--data=a", "--data="], "--data is missing"),
+        (
+            ["train", *TRAIN, "--data=a", "--config.sampling.dataset_weights=(1,a)"],
+            "dataset_weights",
+        ),
         ([*SYNTHESIZE[:2], "--out"], "Missing value for flag --out"),
         ([*SYNTHESIZE, "--ouf=x"], "Unknown command line flag 'ouf'. Did you mean: out"),
         ([*SYNTHESIZE, "x"], "'x' is no flag"),

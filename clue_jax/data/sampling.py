@@ -111,8 +111,9 @@ def view_keys(users: Users, views: Views) -> np.ndarray:
     Different views collide with probability 2^-32. Of a million negatives an anchor then misses one
     in 4,000 batches, for each key; what is lost is a random negative, never a positive.
 
-    Users need no key of their own: a batch holds nobody twice, since `batch_users` draws without
-    replacement, never across the end of an epoch, and a dataset has one record per user.
+    Users of one dataset need no key of their own: a batch holds nobody twice, since they are drawn
+    without replacement, never across the end of an epoch, and have one record each (strata.py).
+    Of several datasets somebody may have a record in each: mixture.user_keys.
     """
     words = multiset_hash(users.item_ids[views.items], views.offsets) >> np.uint64(32)
     return words.astype(np.uint32).view(np.int32).reshape(len(users), views.num_views)

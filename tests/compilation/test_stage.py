@@ -14,6 +14,7 @@ from clue_jax.config import (
     EncoderConfig,
     MeshConfig,
     PretrainConfig,
+    SamplingConfig,
     TrainConfig,
     TransformerConfig,
 )
@@ -181,6 +182,24 @@ def test_users_may_be_those_of_a_dataset(smoke_data):
     assert found.vocabulary == dataset.manifest["vocab_size"]
     counts = users.counts()
     assert 0 <= found.behaviours - counts.sum() / (counts > 0).sum() < 1
+
+
+def test_an_average_user_of_datasets_is_one_of_their_mixture(smoke_data, second_data):
+    datasets = [open_dataset(path) for path in (smoke_data, second_data)]
+    alone = [profile_of([dataset], PretrainConfig()) for dataset in datasets]
+    found = {
+        weights: profile_of(
+            datasets, PretrainConfig(sampling=SamplingConfig(dataset_weights=weights))
+        )
+        for weights in ((), (1e6, 1.0), (1.0, 1e6), (1.0, 1.0))
+    }
+    assert all(profile.services == 4 for profile in found.values())
+    for name in ("behaviours", "items", "tokens"):
+        first, second = (getattr(profile, name) for profile in alone)
+        assert getattr(found[1e6, 1.0], name) == first
+        assert getattr(found[1.0, 1e6], name) == second
+        assert min(first, second) <= getattr(found[()], name) <= max(first, second)
+    assert alone[0].items != alone[1].items or alone[0].tokens != alone[1].tokens
 
 
 def test_users_that_are_none_are_refused():

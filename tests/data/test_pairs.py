@@ -45,6 +45,18 @@ def test_named_pairs_count_as_told_beside_the_others():
     assert weights(cross) == {(0, 1): 1 / 6, (0, 2): 1 / 2}
 
 
+def test_pairs_that_nobody_has_give_their_weight_to_the_others():
+    """Of services among services, and of parts among parts."""
+    having = {(0, 1), (1, 2), (3, 4)}
+    assert weights(view_pairs(NAMES[:3], SamplingConfig(), having)) == {(0, 1): 0.5, (1, 2): 0.5}
+    both = {(0, 1): 1 / 3, (1, 2): 1 / 3, (3, 4): 1 / 3}
+    assert weights(view_pairs(NAMES[:3], WITHIN, having)) == both
+    assert weights(view_pairs(NAMES[:3], WITHIN, {(3, 4)})) == {(3, 4): 1.0}
+    assert weights(view_pairs(NAMES[:3], WITHIN, {(0, 2)})) == {(0, 2): 1.0}
+    every = {pair[:2] for pair in view_pairs(NAMES[:3], WITHIN)}
+    assert view_pairs(NAMES[:3], WITHIN, every) == view_pairs(NAMES[:3], WITHIN)
+
+
 def test_without_any_pair_it_says_what_to_set():
     for services, named in ((1, ()), (2, (PairWeight("shop", "search", 0.0),))):
         with pytest.raises(ConfigError, match="within_service_weight: must be above 0"):

@@ -18,11 +18,12 @@ def write_run(folder, metrics, config="{}"):
 
 
 def test_rows_are_told_apart_and_ordered(tmp_path):
-    rows = [{"step": 20, "loss": 0.5}, STEP, {"step": 20, "split": "validation", "mrr": 0.1}]
+    held_out = {"step": 20, "split": "validation", "mrr": 0.1}
+    rows = [{"step": 20, "loss": 0.5}, STEP, {**held_out, "dataset": "a", "mrr": 0.2}, held_out]
     write_run(tmp_path, "".join(json.dumps(row) + "\n" for row in rows))
     run = read.read_material(tmp_path).run
     assert [row["step"] for row in run.training] == [10, 20]
-    assert run.validation == [rows[2]]
+    assert run.validation == [held_out]
 
 
 def test_only_an_unfinished_last_line_is_ignored(tmp_path):

@@ -42,10 +42,10 @@ CONFIG = PretrainConfig(
 )
 
 
-def lines_of(**encoder):
+def lines_of(*others, **encoder):
     config = dataclasses.replace(CONFIG, encoder=dataclasses.replace(CONFIG.encoder, **encoder))
     source = Source("users", "0123456789abcdef", USERS)
-    batches = TrainBatches([source], config, make_mesh(MeshConfig()))
+    batches = TrainBatches([source, *others], config, make_mesh(MeshConfig()))
     return batches, run_lines(config, batches, VOCABULARY)
 
 
@@ -65,6 +65,18 @@ def test_it_names_devices_model_batch_and_buffers():
         f"room per device for {room.items} items in {room.item_chunks} chunks of 3 x 32 tokens, and"
         f" {room.view_chunks} chunks of 5 x 16 behaviours; "
     )
+
+
+def test_each_dataset_has_a_line_and_services_that_never_meet_are_named():
+    news = Source("news", "fedcba9876543210", sample_users(30, ("shop", "news", "books"), seed=5))
+    batches, (_, _, first, second, unused, buffers) = lines_of(news)
+    sizes = [len(found.members) for found in batches.candidates]
+    assert first.startswith(f"users: {sizes[0] / sum(sizes):.1%} of a batch, {sizes[0]} of 60 ")
+    assert second.startswith(f"news: {sizes[1] / sum(sizes):.1%} of a batch, {sizes[1]} of 30 ")
+    assert unused == (
+        "left out of the loss: search and news, search and books (no training user has both)"
+    )
+    assert buffers.startswith("room per device")
 
 
 def test_it_counts_the_items_that_are_cut_for_each_user():
