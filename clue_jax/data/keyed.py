@@ -14,9 +14,12 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 EPOCH, KEEP, PART, SINGLE, TOKEN, GUIDE, BLOCK, CUT = range(1, 9)
 
 
-def hash64(*keys: np.ndarray | int) -> np.ndarray:
-    """Mixes integer keys (broadcast together) into uniform 64-bit words (splitmix64)."""
-    word: Any = np.uint64(0)
+def hash64(*keys: np.ndarray | int, start: np.ndarray | int = 0) -> np.ndarray:
+    """Mixes integer keys (broadcast together) into uniform 64-bit words (splitmix64).
+
+    Keys that many words share need mixing only once: `start` is what `hash64` gave for them.
+    """
+    word: Any = np.asarray(start, np.uint64)
     with np.errstate(over="ignore"):
         for key in keys:
             word = _mix(word + _GOLDEN + np.asarray(key).astype(np.uint64))
@@ -29,9 +32,9 @@ def _mix(word: np.ndarray) -> np.ndarray:
     return word ^ (word >> np.uint64(31))
 
 
-def uniform(*keys: np.ndarray | int) -> np.ndarray:
-    """Uniform float64 in [0, 1), a pure function of the keys."""
-    return (hash64(*keys) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+def uniform(*keys: np.ndarray | int, start: np.ndarray | int = 0) -> np.ndarray:
+    """Uniform float64 in [0, 1), a pure function of the keys; `start` as of `hash64`."""
+    return (hash64(*keys, start=start) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def permute(indices: np.ndarray, size: int, key: int) -> np.ndarray:

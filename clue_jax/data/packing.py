@@ -15,7 +15,7 @@ import numpy as np
 
 from clue_jax.config import EncoderConfig, SamplingConfig
 from clue_jax.data.capacity import Capacity
-from clue_jax.data.ragged import ranges
+from clue_jax.data.ragged import distinct, ranges, row_sums
 from clue_jax.data.records import Users
 from clue_jax.data.rows import Placement, place, slots
 from clue_jax.data.sampling import Views, block_draws, token_draws, view_keys
@@ -76,9 +76,7 @@ def pack_views(
         `token_slots` and `behaviour_slots`.
     """
     packed = empty_views(capacity, config, skips=_skips(draws))
-    identities, where, slot = np.unique(
-        users.item_ids[views.items], return_index=True, return_inverse=True
-    )
+    identities, where, slot = distinct(users.item_ids[views.items])
     items = views.items[where]
     texts, lengths = _texts(users, items, config, draws)
     placed_items = _lay(
@@ -138,8 +136,7 @@ def _texts(
         users.item_ids[items], lengths, draws.sampling, draws.seed, draws.step
     )
     texts[(np.cumsum(lengths) - lengths)[generic]] = GENERIC_GUIDE
-    owner = np.repeat(np.arange(len(lengths)), lengths)
-    return texts[kept], np.bincount(owner[kept], minlength=len(lengths))
+    return texts[kept], row_sums(kept, lengths)
 
 
 def _lay(

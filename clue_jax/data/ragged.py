@@ -27,6 +27,23 @@ def run_starts(*columns: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.concatenate([[True], differ]))
 
 
+def distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The distinct of some values, ascending; where each first occurs; which one each value is.
+
+    As of `np.unique`, but that sorts for several times as long, to keep equal values in order.
+    """
+    order = np.argsort(values)
+    starts = run_starts(values[order])
+    which = np.empty(len(values), np.int64)
+    which[order] = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(values)))
+    return values[order[starts]], np.minimum.reduceat(order, starts), which
+
+
+def row_sums(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Sums [n] of rows of integers or flags that lie end to end."""
+    return np.diff(offsets_of(values)[offsets_of(lengths)])
+
+
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Concatenates `arange(start, start + length)` over all rows, int64."""
     ends = np.cumsum(lengths)

@@ -37,7 +37,8 @@ def pack_rows(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarra
     Returns:
         rows [n] and offsets [n], in the order of `lengths`; rows are numbered from 0.
     """
-    by_length = np.argsort(-lengths, kind="stable")
+    # Of small types NumPy sorts by digits.
+    by_length = np.argsort((capacity - lengths).astype(np.min_scalar_type(capacity)), kind="stable")
     counts = np.bincount(lengths, minlength=capacity + 1)
     # Position in `by_length` of the next segment of each length (longest first). Lists: there are
     # few lengths, and reading single numbers out of arrays is slow.
@@ -97,7 +98,7 @@ def _fullest_pattern(left: list[int], present: list[int], capacity: int) -> list
 def place(lengths: np.ndarray, row_slots: int, chunk_rows: int, chunk_segments: int) -> Placement:
     """Packs segments into rows and rows into chunks of at most `chunk_segments` segments."""
     rows, offsets = pack_rows(lengths, row_slots)
-    order = np.lexsort((offsets, rows))
+    order = np.argsort(rows * row_slots + offsets)  # no two segments lie in one place
     in_row = np.bincount(rows, minlength=1) if len(rows) else np.zeros(0, np.int64)
     chunk_of_row, row_in_chunk = _chunk_rows(in_row, chunk_rows, chunk_segments)
     chunk = chunk_of_row[rows[order]]

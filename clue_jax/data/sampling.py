@@ -27,7 +27,7 @@ from clue_jax.data.keyed import (
     uniform,
 )
 from clue_jax.data.pairs import num_views
-from clue_jax.data.ragged import run_starts
+from clue_jax.data.ragged import ranges, row_sums, run_starts
 from clue_jax.data.records import Users
 
 
@@ -71,9 +71,18 @@ def training_views(
     counts = users.counts().reshape(-1)
     entries, rows, ages = _recent(users, np.where(counts >= config.min_behaviours, length, 0))
     services = len(users.services)
-    keys = (seed, step, identities[rows // services], rows % services, ages)
+    histories = (
+        seed,
+        step,
+        np.repeat(identities, services),
+        np.tile(np.arange(services), len(users)),
+    )
 
-    kept = uniform(KEEP, *keys) < config.behaviours_kept
+    def shared(purpose: int) -> np.ndarray:
+        """What the words of the entries of a history have in common."""
+        return hash64(purpose, *histories)[rows]
+
+    kept = uniform(ages, start=shared(KEEP)) < config.behaviours_kept
     # A view is never emptied by chance: its newest behaviour stays when all the others go.
     any_kept = np.bincount(rows[kept], minlength=len(counts)) > 0
     kept |= (ages == 0) & ~any_kept[rows]
@@ -82,15 +91,15 @@ def training_views(
     chosen = [np.flatnonzero(kept)]
     if config.within_service_weight > 0:
         if config.parts is Parts.RANDOM:
-            part, halved = _halves(rows, hash64(PART, *keys))
+            part, halved = _halves(rows, hash64(ages, start=shared(PART)))
         else:
-            part, halved = _windows(rows, ages, uniform(CUT, *keys[:-1]))
+            part, halved = _windows(rows, ages, uniform(CUT, *histories)[rows])
         first_part = rows // services * views + services + 2 * (rows % services)
         view_rows.append((first_part + part)[halved])
         chosen.append(np.flatnonzero(halved))
     row, picked = np.concatenate(view_rows), np.concatenate(chosen)
     if step < config.item_steps:
-        one = _one_of_each(row, hash64(SINGLE, *(np.asarray(k)[picked] for k in _spread(keys))))
+        one = _one_of_each(row, hash64(ages, start=shared(SINGLE))[picked])
         row, picked = row[one], picked[one]
     return _views(users, entries[picked], row, views)
 
@@ -174,10 +183,6 @@ def _one_of_each(rows: np.ndarray, words: np.ndarray) -> np.ndarray:
     return order[run_starts(rows[order])]
 
 
-def _spread(keys: tuple[np.ndarray | int, ...]) -> list[np.ndarray]:
-    return list(np.broadcast_arrays(*keys))
-
-
 def _views(users: Users, entries: np.ndarray, rows: np.ndarray, views: int) -> Views:
     order = np.argsort(rows, kind="stable")
     entries, rows = entries[order], rows[order]
@@ -205,12 +210,13 @@ def token_draws(
         kept: [sum(lengths)] bool; the guide and one more token always stay.
         generic: [U] bool.
     """
-    owner = np.repeat(np.arange(len(lengths)), lengths)
-    place = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    words = uniform(TOKEN, seed, step, item_ids[owner], place)
-    kept = (words >= config.token_dropout) | (place == 0)
-    survivors = np.bincount(owner[kept], minlength=len(lengths))
-    kept |= (place == 1) & (survivors[owner] < 2)
+    kept = np.ones(int(lengths.sum()), bool)
+    if config.token_dropout:
+        place = ranges(np.zeros(len(lengths), np.int64), lengths)
+        words = uniform(place, start=np.repeat(hash64(TOKEN, seed, step, item_ids), lengths))
+        kept = (words >= config.token_dropout) | (place == 0)
+        bare = row_sums(kept, lengths) < 2
+        kept |= (place == 1) & np.repeat(bare, lengths)
     return kept, uniform(GUIDE, seed, step, item_ids) < config.generic_guide
 
 

@@ -14,6 +14,13 @@ def test_hashes_depend_on_every_key_and_on_their_order():
     assert hash64(1, np.arange(3)).tolist() == [int(hash64(1, n)) for n in range(3)]
 
 
+def test_what_words_share_may_be_mixed_ahead():
+    rows, ages = np.arange(40) % 7, np.arange(40)
+    ahead = hash64(3, 2**40, np.arange(7))[rows]
+    np.testing.assert_array_equal(hash64(ages, start=ahead), hash64(3, 2**40, rows, ages))
+    np.testing.assert_array_equal(uniform(ages, start=ahead), uniform(3, 2**40, rows, ages))
+
+
 def test_uniform_draws_are_uniform():
     draws = uniform(7, np.arange(100_000))
     assert draws.min() >= 0 and draws.max() < 1
