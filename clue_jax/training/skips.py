@@ -20,7 +20,7 @@ class Skips:
     """Counts the steps whose loss or gradients were not finite, and records their batches.
 
     `<workdir>/skipped.jsonl` has a line for each: step, loss, gradient_norm, users (rows of the
-    training split, never ids) and the SHA-256 of all of these.
+    training splits end to end, never ids) and the SHA-256 of all of these.
 
     Args:
         workdir: the run directory.
