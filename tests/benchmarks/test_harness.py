@@ -58,6 +58,14 @@ def test_summary_is_the_median_and_the_relative_spread():
     assert harness.summary([4.0, 1.0, 2.0]) == (2.0, 1.5)
 
 
+def test_the_median_lies_between_order_statistics():
+    """Tables of the sign test: of 20 values the 6th and the 15th, of 6 the least and the most."""
+    assert harness.median_bounds(list(range(20, 0, -1))) == (6, 15)
+    assert harness.median_bounds(range(1, 7)) == (1, 6)
+    assert harness.median_bounds([3.0, 1.0]) == (1.0, 3.0)
+    assert harness.median_bounds([2.0]) == (2.0, 2.0)
+
+
 def test_a_line_is_printed_and_recorded_only_when_asked(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
     harness.emit(False, **LINE)
