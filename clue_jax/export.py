@@ -17,7 +17,6 @@ from clue_jax.config import (
     MeshConfig,
     PretrainConfig,
     epoch_seconds,
-    from_json,
     to_json,
     validate_export,
 )
@@ -29,11 +28,12 @@ from clue_jax.data.records import Users, concatenate, visible
 from clue_jax.data.source import Dataset, open_dataset
 from clue_jax.embeddings.schema import item_table, user_table
 from clue_jax.embeddings.writer import finished_part, part_name, write_manifest, write_part
-from clue_jax.errors import CheckpointError, ConfigError, DataError
+from clue_jax.errors import ConfigError, DataError
 from clue_jax.inference import Embedder, combine
 from clue_jax.model import clue
 from clue_jax.parallel.mesh import make_mesh, replicated
 from clue_jax.training.checkpoint import Restored, load_params
+from clue_jax.training.trained import check_tokenizer, trained_with
 
 Advance = Callable[[float], None]
 
@@ -67,7 +67,7 @@ def export(config: ExportConfig, workdir: str, data: str, out: str) -> None:
     """
     validate_export(config)
     files.refuse_existing(out, overwrite=config.overwrite)
-    pretrain = _trained_with(epath.Path(workdir))
+    pretrain = trained_with(epath.Path(workdir))
     dataset = open_dataset(data, config.verify)
     _check_dataset(config, epath.Path(workdir), dataset)
     vocab_size = dataset.tokenizer.vocab_size
@@ -93,21 +93,8 @@ def export(config: ExportConfig, workdir: str, data: str, out: str) -> None:
     say(f"wrote {len(rows.users):,} embeddings of {config.what.value} to {out}")
 
 
-def _trained_with(workdir: epath.Path) -> PretrainConfig:
-    path = workdir / "config.json"
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such file; {workdir} is not a run directory of train")
-    return from_json(PretrainConfig, files.read_json(path), str(path))
-
-
 def _check_dataset(config: ExportConfig, workdir: epath.Path, dataset: Dataset) -> None:
-    trained = files.read_json(workdir / "dataset.json")["tokenizer_sha256"]
-    if trained != dataset.tokenizer.identity:
-        raise CheckpointError(
-            f"{dataset.path}: tokenizer {dataset.tokenizer.identity[:12]}, but {workdir} was"
-            f" trained with {trained[:12]}; prepare the data with"
-            f" --config.tokenizer.path={workdir / 'tokenizer.json'}"
-        )
+    check_tokenizer(workdir, dataset)
     if config.cutoff and not dataset.has_times:
         raise ConfigError(
             f"config.cutoff: {dataset.path} has no dates, only an order; use hold_out_last"

@@ -228,7 +228,7 @@ def load_params(
     step: int,
     sharding: jax.sharding.Sharding | None = None,
 ) -> Restored:
-    """Reads only the parameters.
+    """Reads only the parameters, all of them onto the same devices.
 
     Args:
         directory: of the checkpoints.
@@ -239,13 +239,18 @@ def load_params(
     Raises:
         CheckpointError: there is none, or none that is whole.
     """
-    directory = epath.Path(directory)
-    if not directory.exists():
-        raise CheckpointError(f"{directory}: no such directory; train first, or check --workdir")
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), jax.eval_shape(make)
     )
+    return restore_params(directory, abstract, step)
+
+
+def restore_params(directory: epath.PathLike, abstract: Tree, step: int) -> Restored:
+    """Reads only the parameters, as `ShapeDtypeStruct`s with shardings say; see `load_params`."""
+    directory = epath.Path(directory)
+    if not directory.exists():
+        raise CheckpointError(f"{directory}: no such directory; train first, or check its name")
     checkpoints = Checkpoints(directory)
     try:
         restored = checkpoints.restore({"params": abstract}, step)

@@ -61,7 +61,7 @@ def train(config: PretrainConfig, data: Sequence[str], workdir: str) -> None:
         first_alone(lambda: held.enter_context(lease(directory / "lock")))
         whole = tuple(datasets.values())
         if config.init_from and not (directory / "config.json").exists():
-            check_source(config, whole[0].tokenizer)
+            check_source(config, whole[0])
         open_run(directory, config, whole)
         sources = [
             Source(name, dataset.fingerprint, dataset.table("train", config.data))
