@@ -40,11 +40,11 @@ class Meter:
         self.steps += 1
         self.waited += waited
         self.stats.append(batch.stats)
-        if values.pop("skipped"):
-            self.skipped += 1
-        else:
-            for key, value in values.items():
-                self.sums[key] = self.sums.get(key, 0.0) + value
+        skipped = bool(values["skipped"])
+        self.skipped += skipped
+        for key, value in values.items():
+            if key != "skipped":
+                self.sums[key] = self.sums.get(key, 0.0) + (0.0 if skipped else value)
         return values
 
     def counts(self) -> dict[str, float]:
@@ -65,10 +65,10 @@ class Meter:
 
     def row(self, done: int, counts: dict[str, float]) -> Row:
         """Means of the metrics over the steps that were not skipped, and ratios of the counts."""
-        means = {key: total / (self.steps - self.skipped) for key, total in self.sums.items()}
+        counted = self.steps - self.skipped
+        means = {key: total / counted if counted else math.nan for key, total in self.sums.items()}
         return {
             "step": done,
-            **dict.fromkeys(("loss", "retrieval_at_1", "logit_scale", "gradient_norm"), math.nan),
             **means,
             "skipped": self.skipped,
             "data_wait": self.waited / self.seconds,

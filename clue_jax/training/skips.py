@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -45,11 +44,11 @@ class Skips:
         Raises:
             NonFiniteError: too many in a row.
         """
-        loss, norm = metrics["loss"], metrics["gradient_norm"]
-        if math.isfinite(loss) and math.isfinite(norm):
+        if not metrics["skipped"]:
             self.in_a_row = 0
             return False
         self.in_a_row += 1
+        loss, norm = metrics["loss"], metrics["gradient_norm"]
         users = self.users_of(done - 1).astype("<i8")
         self._log.write(
             {

@@ -15,7 +15,7 @@ from clue_jax.training.skips import RECORDED_USERS, Skips
 from clue_jax.training.state import TrainState
 from tests.training.test_step import Trial, config_of
 
-GOOD = {"loss": 1.0, "gradient_norm": 2.0}
+GOOD = {"loss": 1.0, "gradient_norm": 2.0, "skipped": 0.0}
 
 
 def users_of(step):
@@ -50,7 +50,9 @@ def test_a_step_that_is_not_finite_leaves_parameters_and_optimizer(poison):
         assert updates_made(after.opt_state) == 1
 
 
-@pytest.mark.parametrize("bad", [{"loss": np.nan}, {"gradient_norm": np.inf}])
+@pytest.mark.parametrize(
+    "bad", [{"loss": np.nan, "skipped": 1.0}, {"gradient_norm": np.inf, "skipped": 1.0}]
+)
 def test_skipped_steps_are_on_record_with_their_users(tmp_path, bad):
     skips = Skips(epath.Path(tmp_path), 0, 3, users_of)
     noted = [skips.note(step, GOOD | (bad if step == 2 else {})) for step in (1, 2, 3)]
@@ -61,13 +63,13 @@ def test_skipped_steps_are_on_record_with_their_users(tmp_path, bad):
 
 def test_only_the_first_users_of_a_large_batch_are_written(tmp_path):
     skips = Skips(epath.Path(tmp_path), 0, 3, lambda step: np.arange(5_000))
-    skips.note(1, GOOD | {"loss": np.nan})
+    skips.note(1, GOOD | {"loss": np.nan, "skipped": 1.0})
     assert lines(tmp_path)[0]["users"] == list(range(RECORDED_USERS))
 
 
 def test_too_many_in_a_row_stop_the_run(tmp_path):
     skips = Skips(epath.Path(tmp_path), 0, 3, users_of)
-    bad = GOOD | {"loss": np.nan}
+    bad = GOOD | {"loss": np.nan, "skipped": 1.0}
     for step, metrics in enumerate([bad, bad, GOOD, bad, bad], start=1):
         skips.note(step, metrics)
     with pytest.raises(NonFiniteError, match=r"step 6: loss nan.*last of 3 steps in a row"):
