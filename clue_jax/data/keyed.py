@@ -26,6 +26,11 @@ def hash64(*keys: np.ndarray | int, start: np.ndarray | int = 0) -> np.ndarray:
     return np.asarray(word)
 
 
+def int32_of(words: np.ndarray) -> np.ndarray:
+    """The upper halves of 64-bit words as int32, which devices compare."""
+    return (words >> np.uint64(32)).astype(np.uint32).view(np.int32)
+
+
 def _mix(word: np.ndarray) -> np.ndarray:
     word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

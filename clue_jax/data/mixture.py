@@ -9,6 +9,7 @@ import numpy as np
 
 from clue_jax.config import PretrainConfig
 from clue_jax.data.hashing import hashes64
+from clue_jax.data.keyed import int32_of
 from clue_jax.data.ragged import offsets_of, rows_at
 from clue_jax.data.records import Users, UserTable, concatenate
 from clue_jax.data.source import Dataset, open_dataset
@@ -118,5 +119,4 @@ def user_keys(users: Users) -> np.ndarray:
 
     Different ids collide with probability 2^-32, as keys of views do (sampling.view_keys).
     """
-    words = hashes64(users.user_ids) >> np.uint64(32)
-    return words.astype(np.uint32).view(np.int32)
+    return int32_of(hashes64(users.user_ids))

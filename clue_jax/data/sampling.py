@@ -23,6 +23,7 @@ from clue_jax.data.keyed import (
     SINGLE,
     TOKEN,
     hash64,
+    int32_of,
     multiset_hash,
     uniform,
 )
@@ -124,8 +125,8 @@ def view_keys(users: Users, views: Views) -> np.ndarray:
     without replacement, never across the end of an epoch, and have one record each (strata.py).
     Of several datasets somebody may have a record in each: mixture.user_keys.
     """
-    words = multiset_hash(users.item_ids[views.items], views.offsets) >> np.uint64(32)
-    return words.astype(np.uint32).view(np.int32).reshape(len(users), views.num_views)
+    words = multiset_hash(users.item_ids[views.items], views.offsets)
+    return int32_of(words).reshape(len(users), views.num_views)
 
 
 def _recent(users: Users, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
