@@ -15,14 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import jax
-
 from clue_jax import cli
 from clue_jax.training.checkpoint import Checkpoints
 from clue_jax.training.meter import Meter
 from tests.benchmarks import harness
-
-COMPILED = "/jax/core/compile/backend_compile_duration"
+from tests.compilations import compilations
 
 
 class Watch:
@@ -32,19 +29,15 @@ class Watch:
         self.compilations: list[float] = []
         self.steps: list[float] = []
         self.saves: list[float] = []
-        jax.monitoring.register_event_duration_secs_listener(self._event)
-
-    def _event(self, name: str, seconds: float, **_) -> None:
-        if name == COMPILED:
-            self.compilations.append(time.perf_counter())
 
     @contextlib.contextmanager
     def installed(self):
         add, save = Meter.add, Checkpoints.save
 
         def noted_add(meter, *arguments):
-            add(meter, *arguments)
+            metrics = add(meter, *arguments)
             self.steps.append(time.perf_counter())
+            return metrics
 
         def timed_save(checkpoints, *arguments):
             began = time.perf_counter()
@@ -53,7 +46,8 @@ class Watch:
 
         Meter.add, Checkpoints.save = noted_add, timed_save
         try:
-            yield
+            with compilations() as self.compilations:
+                yield
         finally:
             Meter.add, Checkpoints.save = add, save
 

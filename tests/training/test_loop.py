@@ -4,10 +4,9 @@ import json
 import signal
 from pathlib import Path
 
-import jax
 import pytest
 
-from clue_jax.training.loop import Run
+from tests.compilations import compiled_after_steps
 from tests.stages import finish, rows, run_stage, start, train_arguments, wait_until
 
 # Long enough to be caught in the middle, with a checkpoint now and then.
@@ -128,32 +127,15 @@ def test_devices_do_not_change_the_losses(smoke_data, tmp_path, whole):
     ],
     ids=["whole histories", "longer from step to step"],
 )
-def test_nothing_compiles_after_the_first_of_everything(
-    smoke_data, tmp_path, monkeypatch, overrides
-):
+def test_nothing_compiles_after_the_first_of_everything(smoke_data, tmp_path, overrides):
     """Counts of compilations after each step; one evaluates and saves every fifth step."""
-    compiled, after = [], {}
-    finish = Run._finish_step
-
-    def listen(event, seconds, **context):
-        if event == "/jax/core/compile/backend_compile_duration":
-            compiled.append(seconds)
-
-    def noting(run, done, *rest):
-        finish(run, done, *rest)
-        after[done] = len(compiled)
-
-    monkeypatch.setattr(Run, "_finish_step", noting)
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
+    with compiled_after_steps() as after:
         run_stage(
             "train",
             *train_arguments(
                 smoke_data, tmp_path / "run", "--config.train.log_every=1", *overrides
             ),
         )
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
     assert list(after) == list(range(1, 21))
     assert after[1] > 0 and {after[k] for k in (2, 3, 4)} == {after[1]}
     assert after[5] > after[4] and {after[k] for k in range(6, 21)} == {after[5]}

@@ -2,11 +2,10 @@
 
 import json
 
-import jax
 import pytest
 
 from clue_jax.training.checkpoint import Checkpoints
-from clue_jax.training.loop import Run
+from tests.compilations import compiled_after_steps
 from tests.stages import rows, run_stage, train_arguments
 
 WEIGHTS = "--config.sampling.dataset_weights=(3,1)"
@@ -19,28 +18,12 @@ def arguments(first, second, workdir, *overrides):
 @pytest.fixture(scope="module")
 def mixed(smoke_data, second_data, tmp_path_factory):
     """A run of 20 steps, and what had been compiled after each."""
-    compiled, after, finish = [], {}, Run._finish_step
-
-    def listen(event, seconds, **context):
-        if event == "/jax/core/compile/backend_compile_duration":
-            compiled.append(seconds)
-
-    def noting(run, done, *rest):
-        finish(run, done, *rest)
-        after[done] = len(compiled)
-
     workdir = tmp_path_factory.mktemp("mixed") / "run"
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    patch = pytest.MonkeyPatch()
-    patch.setattr(Run, "_finish_step", noting)
-    try:
+    with compiled_after_steps() as after:
         run_stage(
             "train",
             *arguments(smoke_data, second_data, workdir, WEIGHTS, "--config.train.log_every=1"),
         )
-    finally:
-        patch.undo()
-        jax.monitoring.unregister_event_duration_listener(listen)
     return workdir, after
 
 
