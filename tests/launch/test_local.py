@@ -1,0 +1,93 @@
+"""Several processes of one job on this machine, as the launcher starts and judges them."""
+
+import signal
+import sys
+
+import pytest
+
+from launch.__main__ import main
+from launch.local import Planned, job_of, run
+from tests.stages import finish, start_module, wait_until
+
+
+def job(*sources):
+    return [Planned((sys.executable, "-u", "-c", source), {}) for source in sources]
+
+
+WAITS = "import time; time.sleep(60)"
+DIES = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+ABORTS = "import os; os.abort()"
+
+
+def test_all_end_well(capfd):
+    assert run(job("print('one')", "print('two')")) == 0
+    assert sorted(capfd.readouterr().out.splitlines()) == ["[1] two", "one"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "code", "said"),
+    [
+        (("exit(5)", WAITS), 5, None),
+        ((WAITS, "exit(3)"), 3, None),
+        (("exit(75)", "exit(75)"), 75, None),
+        ((WAITS, DIES), 7, "process 1 of 2 was ended by SIGKILL"),
+        # What the others do about it is not the reason.
+        ((ABORTS, DIES), 7, "process 1 of 2 was ended by SIGKILL"),
+        ((ABORTS, WAITS), 7, "process 0 of 2 was ended by SIGABRT"),
+    ],
+)
+def test_the_first_that_ends_badly_says_how(monkeypatch, capfd, sources, code, said):
+    monkeypatch.setattr("launch.local.PEER_SECONDS", 0.5)
+    assert run(job(*sources)) == code
+    assert said is None or said in capfd.readouterr().err
+
+
+def test_signals_reach_every_process(tmp_path):
+    source = (
+        "import pathlib, signal, sys, time\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+        "(folder / sys.argv[1]).touch()\n"
+        "time.sleep(60)\n"
+    )
+    launcher = start_module("tests.launch.run_job", source, "a", "b")
+    wait_until(lambda: len(list(tmp_path.iterdir())) == 2, launcher)
+    launcher.send_signal(signal.SIGINT)
+    finish(launcher, code=75, seconds=20)
+
+
+def test_processes_find_each_other_by_their_environment():
+    first, second = job_of(["train", "--data=a b"], 2, 4)
+    assert first.argv[-2:] == ("train", "--data=a b")
+    assert "--xla_force_host_platform_device_count=4" in first.environment["XLA_FLAGS"]
+    assert [p.environment["JAX_PROCESS_ID"] for p in (first, second)] == ["0", "1"]
+    same = first.environment["JAX_COORDINATOR_ADDRESS"]
+    assert same == second.environment["JAX_COORDINATOR_ADDRESS"] and same.startswith("127.0.0.1:")
+    (alone,) = job_of(["train"], 1, 0)
+    assert alone.environment == {}
+
+
+def test_a_dry_run_prints_what_a_shell_would_run(capsys):
+    assert main(["local", "--dry_run", "--", "train", "--data=a b"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all(line.endswith("clue_jax train '--data=a b'") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["nowhere", "--", "train"], "no backend 'nowhere'"),
+        (["local", "--processes=0", "--", "train"], "processes"),
+        (["local", "train"], "'train' is no flag; the stage stands after --"),
+        (["local", "--", "trian"], "after -- stands a stage: "),
+        (["local"], "after -- stands a stage: "),
+    ],
+)
+def test_what_cannot_be_started_is_refused(capfd, arguments, problem):
+    assert main(arguments) == 2
+    assert problem in capfd.readouterr().err
+
+
+def test_help(capsys):
+    assert main(["--help"]) == 0 and main([]) == 2
+    assert "--processes" in capsys.readouterr().out
