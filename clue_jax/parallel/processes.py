@@ -1,18 +1,14 @@
-"""Processes of the same job: how they find each other, and what one does for all."""
+"""Processes of the same job: how they find each other."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from functools import partial
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
-from clue_jax import errors
 from clue_jax.console import silence
-from clue_jax.errors import ClueError, ConfigError
+from clue_jax.errors import ConfigError
 
 # A lost process is noticed after this long; the default of 100 s holds a whole pod.
 HEARTBEAT_SECONDS = 10
@@ -83,31 +79,3 @@ def _scheduled() -> bool:
     hosts = (os.environ.get(n, "") for n in ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"))
     on_pod = any("," in names for names in hosts) or several("MEGASCALE_NUM_SLICES")
     return by_slurm or on_pod or several("OMPI_COMM_WORLD_SIZE")
-
-
-def first_alone(action: Callable[[], object]) -> None:
-    """Runs something in process 0 alone; where it fails there, every process fails like it.
-
-    Raises:
-        ClueError: what process 0 raised; elsewhere its class.
-    """
-    failure: ClueError | None = None
-    if jax.process_index() == 0:
-        try:
-            action()
-        except ClueError as error:
-            failure = error
-    if jax.process_count() > 1:
-        own = np.int32(failure.exit_code if failure else 0)
-        code = int(multihost_utils.broadcast_one_to_all(own))
-        if code and failure is None:
-            raise _KINDS[code]("process 0 could not go on; its own output says why")
-    if failure is not None:
-        raise failure
-
-
-_KINDS: dict[int, type[ClueError]] = {
-    kind.exit_code: kind
-    for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, ClueError)
-}

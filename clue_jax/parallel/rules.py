@@ -55,6 +55,7 @@ RULES = (
     Rule(r"(^|/)projection$", ((), _BOTH)),
     Rule(r"norm/scale$"),
     Rule(r"(^|/)(log_scale|bias|step|count)$"),
+    Rule(r"recent/(values_2W|updates)$"),
 )
 
 

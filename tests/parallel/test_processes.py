@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from clue_jax.errors import ConfigError, LockedError
+from clue_jax.errors import ConfigError
 from clue_jax.parallel import processes
 
 NAMES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "SLURM_NTASKS")
@@ -88,15 +88,3 @@ def test_nothing_found_is_refused(joined, monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     with pytest.raises(ConfigError, match="the processes of this job were not found: coord"):
         given(monkeypatch, JAX_NUM_PROCESSES="auto")
-
-
-def test_what_the_first_alone_does_fails_for_all():
-    done = []
-    processes.first_alone(lambda: done.append(1))
-    assert done == [1]
-
-    def locked():
-        raise LockedError("mine")
-
-    with pytest.raises(LockedError, match="mine"):
-        processes.first_alone(locked)
