@@ -7,7 +7,9 @@ sharded; it is compared after a restore, because a flipped bit may otherwise com
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,15 +19,20 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from clue_jax.console import say
-from clue_jax.errors import CheckpointError, NonFiniteError, StorageError
+from clue_jax.errors import CheckpointError, ClueError, NonFiniteError, StorageError
+from clue_jax.files import lease, storage_errors
+from clue_jax.parallel.agreement import first_alone, together
+from clue_jax.training.fingerprint import fingerprint, summary
 
 Tree = Any
 NEWEST, BEST = -1, -2
+_REASON_LETTERS = 300  # of an error of Orbax, which may go on about all its handlers
 
 # Orbax raises what goes wrong, after each of its threads has logged it with its whole stack.
 logging.getLogger("absl").addFilter(
     lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname
 )
+logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
 
 
 class Restored(NamedTuple):
@@ -41,6 +48,9 @@ class Checkpoints:
         directory: created on the first save.
         keep: newest ones to keep.
         keep_best: best ones to keep by `metric`, higher is better.
+        keep_every: those of multiples of this step stay; 0: none for that.
+        batches_left_out: step -> the batches before it that the run learns nothing from, in words;
+            checkpoints that were made otherwise are none of this run. None: any will do.
         metric: key of the metrics given to `save`.
     """
 
@@ -50,20 +60,26 @@ class Checkpoints:
         *,
         keep: int = 1,
         keep_best: int = 0,
+        keep_every: int = 0,
         metric: str = "recall_at_10",
+        batches_left_out: Callable[[int], str] | None = None,
     ):
         self.directory = epath.Path(directory)
-        self.metric = metric
+        self.metric, self.batches_left_out = metric, batches_left_out
+        self.refused: dict[int, str] = {}  # steps that the last `restore` passed over, and why
         policies = ocp.training.preservation_policies
         best = policies.BestN(
             get_metric_fn=lambda metrics: metrics[metric],
             n=keep_best,
             keep_checkpoints_without_metrics=False,
         )
+        kept = [policies.LatestN(keep), best]
+        if keep_every:
+            kept.append(policies.EveryNSteps(keep_every))
         self._orbax = ocp.training.Checkpointer(
             self.directory.resolve(),
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
+            preservation_policy=policies.AnyPreservationPolicy(kept),
         )
 
     def steps(self) -> list[int]:
@@ -83,7 +99,11 @@ class Checkpoints:
             StorageError: this save, or the one before it, could not be written.
         """
         _refuse_nonfinite(self.directory, step, parts)
-        info = {"step": step, "fingerprints": {k: fingerprint(v) for k, v in parts.items()}}
+        info = {
+            "step": step,
+            "fingerprints": {part: fingerprint(tree) for part, tree in parts.items()},
+            "batches_left_out": self.batches_left_out(step) if self.batches_left_out else "",
+        }
         try:
             self._orbax.save_checkpointables_async(
                 step, {**parts, "info": info}, metrics=metrics, overwrite=True
@@ -117,6 +137,8 @@ class Checkpoints:
     def restore(self, abstract: dict[str, Tree], step: int = NEWEST) -> Restored | None:
         """Reads the newest good checkpoint, the best one, or a given one; None when there is none.
 
+        All processes of a job take the same one: what one of them cannot read is bad for all.
+
         Args:
             abstract: `ShapeDtypeStruct` trees with shardings, by part.
             step: NEWEST, BEST or a step.
@@ -130,28 +152,49 @@ class Checkpoints:
         if step == BEST:
             step = self.best_step() or steps[0]
         wanted = steps if step == NEWEST else [step]
-        problems = []
+        problems: dict[int, str] = {}
         for candidate in wanted:
             try:
-                return self._restore(candidate, abstract)
+                restored = self._restore(candidate, abstract)
             except CheckpointError as error:
                 say(f"{error}")
-                problems.append(str(error))
+                problems[candidate] = str(error)
+                continue
+            self.refused = problems
+            return restored
         raise CheckpointError(
             f"{self.directory}: no usable checkpoint among steps {wanted} (there are {steps}):"
-            f" {'; '.join(problems)}"
+            f" {'; '.join(problems.values())}"
         )
+
+    def quarantine(self) -> None:
+        """Moves those that `restore` refused to `<directory>/../quarantine`, with the reason.
+
+        Only called for where a good one was found: were all refused, the fault may lie elsewhere.
+        To be called while nobody else writes checkpoints here.
+
+        Raises:
+            StorageError: they could not be moved.
+        """
+        first_alone(self._move_refused)
+        self._orbax.reload()
+        self.refused = {}
+
+    def _move_refused(self) -> None:
+        for step, reason in self.refused.items():
+            source = self.directory / str(step)
+            target = self.directory.parent / "quarantine" / f"{step}-{time.time():.0f}"
+            with storage_errors(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source.rename(target)
+                (target / "reason.txt").write_text(reason + "\n")
+            say(f"{source}: moved to {target}, where reason.txt says why")
 
     def _restore(self, step: int, abstract: dict[str, Tree]) -> Restored:
         where = self.directory / str(step)
-        try:
-            loaded = self._orbax.load_checkpointables(step, {**abstract, "info": None})
-        except Exception as error:  # Orbax raises many kinds for a damaged or different tree
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            raise CheckpointError(f"{where}: cannot be read: {reason}") from error
+        # What comes next are collectives, which every process must enter or none.
+        loaded = together(lambda: self._load(step, abstract))
         info = loaded.pop("info")
-        if info["step"] != step:
-            raise CheckpointError(f"{where}: holds step {info['step']}; it was renamed or copied")
         for part, tree in loaded.items():
             found, saved = fingerprint(tree), info["fingerprints"][part]
             changed = [path for path in saved if found.get(path) != saved[path]]
@@ -162,24 +205,26 @@ class Checkpoints:
                 )
         return Restored(step, loaded, summary(info["fingerprints"]["params"]))
 
-
-def fingerprint(tree: Tree) -> dict[str, str]:
-    """A 64-bit sum of every leaf's bits, weighted by position: equal on any topology."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    words = jax.device_get(_fingerprints([leaf for _, leaf in leaves]))
-    return {
-        jax.tree_util.keystr(path): f"{int(high):08x}{int(low):08x}"
-        for (path, _), (high, low) in zip(leaves, words, strict=True)
-    }
-
-
-def summary(fingerprints: dict[str, str]) -> str:
-    """One word for all leaves, independent of their order."""
-    total = 0
-    for path, word in sorted(fingerprints.items()):
-        for byte in path.encode() + bytes.fromhex(word):
-            total = ((total ^ byte) * 0x100000001B3) % (1 << 64)  # FNV-1a
-    return f"{total:016x}"
+    def _load(self, step: int, abstract: dict[str, Tree]) -> dict[str, Any]:
+        where = self.directory / str(step)
+        try:
+            loaded = self._orbax.load_checkpointables(step, {**abstract, "info": None})
+            of, fingerprints = loaded["info"]["step"], loaded["info"]["fingerprints"]
+            left_out = loaded["info"].get("batches_left_out", "")
+            missing = [part for part in abstract if part not in fingerprints]
+        except Exception as error:  # Orbax raises many kinds for a damaged or different tree
+            reason = (str(error).strip() or repr(error)).splitlines()[0][:_REASON_LETTERS]
+            raise CheckpointError(f"{where}: cannot be read: {reason}") from error
+        if missing:
+            raise CheckpointError(f"{where}: has no fingerprints of {', '.join(missing)}")
+        if of != step:
+            raise CheckpointError(f"{where}: holds step {of}; it was renamed or copied")
+        if self.batches_left_out and left_out != (ours := self.batches_left_out(step)):
+            raise CheckpointError(
+                f"{where}: learnt with config.train.skip_batches={left_out!r} before that step,"
+                f" not {ours!r}"
+            )
+        return loaded
 
 
 def _refuse_nonfinite(directory: epath.Path, step: int, parts: dict[str, Tree]) -> None:
@@ -197,22 +242,6 @@ def _refuse_nonfinite(directory: epath.Path, step: int, parts: dict[str, Tree]) 
 @jax.jit
 def _all_finite(leaves: list[jax.Array]) -> list[jax.Array]:
     return [jnp.isfinite(leaf).all() for leaf in leaves]
-
-
-@jax.jit
-def _fingerprints(leaves: list[jax.Array]) -> list[tuple[jax.Array, jax.Array]]:
-    return [(_weighted(leaf, 0x9E3779B1), _weighted(leaf, 0x85EBCA77)) for leaf in leaves]
-
-
-def _weighted(leaf: jax.Array, factor: int) -> jax.Array:
-    bits = jax.lax.bitcast_convert_type(leaf, _UNSIGNED[leaf.dtype.itemsize]).astype(jnp.uint32)
-    flat = bits.reshape(-1)
-    place = jax.lax.iota(jnp.uint32, flat.size) * jnp.uint32(factor) + jnp.uint32(1)
-    # Wrapping sums commute, so any sharding and any order give the same word.
-    return jnp.sum((flat ^ (flat >> 15)) * jnp.uint32(factor) * (place | 1), dtype=jnp.uint32)
-
-
-_UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 
 def _unwritable(directory: epath.Path, error: Exception) -> str:
@@ -254,8 +283,17 @@ def restore_params(directory: epath.PathLike, abstract: Tree, step: int) -> Rest
     checkpoints = Checkpoints(directory)
     try:
         restored = checkpoints.restore({"params": abstract}, step)
+        if checkpoints.refused:
+            _quarantine_unless_in_use(checkpoints)
     finally:
         checkpoints.close()
     if restored is None:
         raise CheckpointError(f"{directory}: no checkpoint has been committed yet; train first")
     return restored
+
+
+def _quarantine_unless_in_use(checkpoints: Checkpoints) -> None:
+    """A reader may have no right to write here; a trainer at work moves them when it restarts."""
+    with contextlib.suppress(ClueError), contextlib.ExitStack() as held:
+        first_alone(lambda: held.enter_context(lease(checkpoints.directory.parent / "lock")))
+        checkpoints.quarantine()

@@ -10,7 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from clue_jax.data.batches import Batch
-from clue_jax.training.metrics import Row
+from clue_jax.training.log import Row
 
 
 class Meter:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from typing import Any
 
 import jax
 from etils import epath
@@ -14,10 +11,9 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
 from clue_jax.console import duration_text, say
-from clue_jax.files import storage_errors, write_text
+from clue_jax.files import storage_errors
 from clue_jax.parallel.chips import chip_of_kind
-
-Row = dict[str, Any]
+from clue_jax.training.log import Log, Row
 
 
 def peak_flops() -> float | None:
@@ -58,34 +54,15 @@ class Board:
             self._records.close()
 
 
-class Log:
-    """Appends rows of steps to a file of JSON lines; only process 0 writes.
-
-    Rows beyond `restored_step` are removed first: a resumed run computes them again.
-    """
-
-    def __init__(self, path: epath.Path, restored_step: int):
-        self.path, self._writes = path, jax.process_index() == 0
-        if self._writes and path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step(line) <= restored_step]
-            write_text(path, "".join(line + "\n" for line in kept))
-
-    def write(self, row: Row) -> Row:
-        """Appends one row; NaN becomes null, so that every line stays JSON. Returns what it is."""
-        plain = {
-            k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()
-        }
-        if self._writes:
-            with storage_errors(self.path), self.path.open("a") as stream:
-                stream.write(json.dumps(plain) + "\n")
-        return plain
-
-
 class MetricsWriter:
-    """Writes rows to `<workdir>/metrics.jsonl` and to TensorBoard; only process 0 does."""
+    """Writes rows to `<workdir>/metrics.jsonl` and to TensorBoard; only process 0 does.
+
+    `kept` are the rows of earlier attempts that still count.
+    """
 
     def __init__(self, workdir: epath.PathLike, restored_step: int):
         self._log = Log(epath.Path(workdir) / "metrics.jsonl", restored_step)
+        self.kept = self._log.kept
         self._writes = jax.process_index() == 0
         if self._writes:
             self._board = Board(epath.Path(workdir) / "tensorboard")
@@ -106,14 +83,6 @@ class MetricsWriter:
     def close(self) -> None:
         if self._writes:
             self._board.close()
-
-
-def _step(line: str) -> float:
-    """Step of a line; a torn last line belongs to no step that was kept."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
 
 
 def say_row(row: Row, steps: int, seconds_left: float) -> None:

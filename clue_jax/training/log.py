@@ -1,0 +1,51 @@
+"""Logs of a run: JSON lines, of which a resumed run keeps what still counts."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import jax
+from etils import epath
+
+from clue_jax.files import storage_errors, write_text
+
+Row = dict[str, Any]
+
+
+class Log:
+    """Appends rows of steps to a file of JSON lines; only process 0 writes.
+
+    Rows beyond `restored_step` are removed first: a resumed run computes them again. `kept` are
+    the others; a torn last line is none of them.
+    """
+
+    def __init__(self, path: epath.Path, restored_step: float):
+        self.path, self._writes = path, jax.process_index() == 0
+        rows = [_parsed(line) for line in path.read_text().splitlines()] if path.exists() else []
+        self.kept = [row for row in rows if row and row["step"] <= restored_step]
+        if self._writes and len(self.kept) < len(rows):
+            write_text(path, "".join(json.dumps(row) + "\n" for row in self.kept))
+
+    def write(self, row: Row) -> Row:
+        """Appends one row; NaN becomes null, so that every line stays JSON. Returns what it is.
+
+        Raises:
+            StorageError: the file system refused.
+        """
+        plain = {
+            k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()
+        }
+        if self._writes:
+            with storage_errors(self.path), self.path.open("a") as stream:
+                stream.write(json.dumps(plain) + "\n")
+        return plain
+
+
+def _parsed(line: str) -> Row | None:
+    try:
+        row: Row = json.loads(line)
+        return row if isinstance(row["step"], (int, float)) else None
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,45 @@
+"""Time in steps that count, over all attempts of a run."""
+
+import json
+
+import pytest
+from etils import epath
+
+from clue_jax.training.goodput import Goodput
+from clue_jax.training.log import Log
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [1_000.0]
+    monkeypatch.setattr("clue_jax.training.goodput.time.time", lambda: now[0])
+    return now
+
+
+def attempt(folder, restored):
+    log = Log(folder / "metrics.jsonl", restored)
+    return Goodput(folder, restored, log.kept), log
+
+
+def test_lost_steps_and_time_between_attempts_count_against_it(tmp_path, clock):
+    folder = epath.Path(tmp_path)
+    goodput, log = attempt(folder, 0)
+    for step in (10, 20):
+        clock[0] += 10
+        log.write({"step": step, **goodput.row(8.0)})
+    assert log.write({"step": 21, **goodput.row(0.0)})["goodput"] == pytest.approx(16 / 20)
+    clock[0] += 60  # killed, and begun again from step 10
+    again, log = attempt(folder, 10)
+    clock[0] += 10
+    row = again.row(9.0)
+    assert row == {"step_seconds": 9.0, "goodput": pytest.approx(17 / 90), "restarts": 1}
+    lines = (tmp_path / "attempts.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 10]
+
+
+def test_a_torn_line_is_passed_over(tmp_path, clock):
+    folder = epath.Path(tmp_path)
+    attempt(folder, 0)
+    path = tmp_path / "attempts.jsonl"
+    path.write_text(path.read_text() + '{"step": 3, "ti')
+    assert attempt(folder, 3)[0].restarts == 1
