@@ -95,6 +95,7 @@ def wait_until(happened, process, seconds=240):
 
 def rows(workdir):
     """metrics.jsonl of a run, without what only says how fast it was."""
-    timing = {"time", "data_wait", "users_per_second", "tokens_per_second", "flops_per_second"}
+    timing = {"time", "data_wait", "step_seconds", "goodput", "restarts"}
+    timing |= {"users_per_second", "tokens_per_second", "flops_per_second"}
     lines = (Path(workdir) / "metrics.jsonl").read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if k not in timing} for line in lines]

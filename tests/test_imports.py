@@ -42,7 +42,7 @@ HOMES = {
     "absl": ("cli", "launch."),
     "ml_collections": ("cli", "launch."),
 }
-SHARD_MAP_HOMES = ("training.step", "inference", "export", "losses.")
+SHARD_MAP_HOMES = ("training.step", "training.divergence", "inference", "export", "losses.")
 # What reads a finished run must not drag in the machinery that makes one.
 READERS = ("export", "embeddings.", "encoder", "evaluation.", "scaling.", "report.")
 MACHINERY = ("training.loop", "training.step", "training.optim", "training.state")

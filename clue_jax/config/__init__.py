@@ -51,7 +51,7 @@ from clue_jax.config.training import (
     TransformerConfig,
     Transport,
 )
-from clue_jax.config.training_checks import validate_pretrain
+from clue_jax.config.training_checks import batch_ranges, validate_pretrain
 
 __all__ = [
     "SynthesizeConfig",
@@ -85,6 +85,7 @@ __all__ = [
     "DataConfig",
     "PretrainConfig",
     "validate_pretrain",
+    "batch_ranges",
     "ExportWhat",
     "ExportConfig",
     "BASELINES",

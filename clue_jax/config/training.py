@@ -172,7 +172,11 @@ class TrainConfig:
     steps: int = 1_000
     batch_users: int = 256  # B: users in the global batch
     log_every: int = 10
-    max_skipped: int = 5  # steps in a row that are not finite, and skipped, before the run stops
+    max_skipped: int = 5  # skipped steps in a row, not finite or spikes, before the run stops
+    spike_deviations: float = 0.0  # skip a step so far above the last ones; 0: never for that
+    skip_batches: str = ""  # A:B,... steps that learn nothing, from the A-th (of 0, 1 ...) below B
+    divergence_every: int = 1_000  # steps between comparisons of all copies of the state; 0: never
+    hang_seconds: float = 900.0  # without a step, evaluation or save before the run ends; 0: never
     eval_every: int = 100  # 0: never
     eval_users: int = 2_000  # held-out users at most
     eval_min_behaviours: int = 1  # in each service of the pair
@@ -181,7 +185,9 @@ class TrainConfig:
 @dataclass
 class CheckpointConfig:
     every_steps: int = 200
+    every_minutes: float = 0.0  # as well, at the next row of metrics; 0: never for that
     keep: int = 2  # newest
+    keep_every: int = 0  # all whose step is a multiple, to roll back to; 0: none for that
     keep_best: int = 1  # by `metric` on validation users
     metric: str = "recall_at_10"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from clue_jax.config.checks import require
 from clue_jax.config.training import (
@@ -12,6 +13,7 @@ from clue_jax.config.training import (
     LossConfig,
     PairWeight,
     PretrainConfig,
+    TrainConfig,
     TransformerConfig,
 )
 
@@ -36,24 +38,53 @@ def validate_pretrain(config: PretrainConfig) -> None:
         require(0 < weight < math.inf, key, f"{weight} is no weight; leave out --data instead")
     require(sampling.min_behaviours >= 1, "sampling.min_behaviours", "must be at least 1")
     require(config.init_step >= -2, "init_step", "a step, -1 (newest) or -2 (best)")
-    require(train.max_skipped >= 1, "train.max_skipped", "must be at least 1")
-    require(train.steps >= 1, "train.steps", f"{train.steps} is not a number of steps")
+    _validate_train(train)
     require(
         0 <= sampling.item_steps <= train.steps,
         "sampling.item_steps",
         f"{sampling.item_steps} is not within train.steps={train.steps}",
     )
+    require(config.data.in_memory_mb >= 0, "data.in_memory_mb", "is negative")
+    _validate_history_schedule(config)
+    _validate_loss(config.loss)
+    require(config.optim.learning_rate > 0, "optim.learning_rate", "must be above 0")
+    for name in ("every_steps", "keep"):
+        require(getattr(config.checkpoint, name) >= 1, f"checkpoint.{name}", "must be at least 1")
+    for name in ("every_minutes", "keep_every", "keep_best"):
+        require(getattr(config.checkpoint, name) >= 0, f"checkpoint.{name}", "is negative")
+
+
+def _validate_train(train: TrainConfig) -> None:
+    require(train.steps >= 1, "train.steps", f"{train.steps} is not a number of steps")
     require(
         train.batch_users >= 2,
         "train.batch_users",
         f"{train.batch_users}: a contrastive batch needs at least 2 users",
     )
-    require(config.data.in_memory_mb >= 0, "data.in_memory_mb", "is negative")
-    _validate_history_schedule(config)
-    _validate_loss(config.loss)
-    require(config.optim.learning_rate > 0, "optim.learning_rate", "must be above 0")
-    require(config.checkpoint.every_steps >= 1, "checkpoint.every_steps", "must be at least 1")
-    require(config.checkpoint.keep >= 1, "checkpoint.keep", "must be at least 1")
+    require(train.max_skipped >= 1, "train.max_skipped", "must be at least 1")
+    require(train.log_every >= 1, "train.log_every", "must be at least 1")
+    for name in ("eval_every", "spike_deviations", "divergence_every", "hang_seconds"):
+        require(getattr(train, name) >= 0, f"train.{name}", "is negative")
+    batch_ranges(train.skip_batches)
+
+
+def batch_ranges(text: str) -> list[tuple[int, int]]:
+    """The ranges [A, B) of `train.skip_batches`.
+
+    Raises:
+        ConfigError: it is not of the form A:B,C:D.
+    """
+    found = []
+    for part in filter(None, text.split(",")):
+        match = re.fullmatch(r"(\d+):(\d+)", part.strip())
+        require(
+            match is not None and int(match[1]) < int(match[2]),
+            "train.skip_batches",
+            f"{part!r} is no range A:B of steps, with A below B; several are parted by commas",
+        )
+        assert match is not None
+        found.append((int(match[1]), int(match[2])))
+    return found
 
 
 def _validate_history_schedule(config: PretrainConfig) -> None:

@@ -11,33 +11,39 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from clue_jax.config import PretrainConfig, validate_pretrain
+from clue_jax.config import PretrainConfig, to_json, validate_pretrain
 from clue_jax.console import say
 from clue_jax.data.batches import Batch, Source, TrainBatches
 from clue_jax.data.mixture import open_datasets
 from clue_jax.errors import Preempted
 from clue_jax.files import lease
 from clue_jax.model.sizes import step_flops
+from clue_jax.parallel.agreement import check_agreed, first_alone, first_decides, together
 from clue_jax.parallel.mesh import make_mesh, user_groups, users_per_group
-from clue_jax.parallel.processes import first_alone
 from clue_jax.training.banner import compiled_line, run_lines
 from clue_jax.training.checkpoint import Checkpoints
+from clue_jax.training.divergence import make_divergence_check
+from clue_jax.training.goodput import Goodput
 from clue_jax.training.initial import check_source, initial_params
+from clue_jax.training.log import Row
 from clue_jax.training.meter import Meter
 from clue_jax.training.metrics import MetricsWriter, peak_flops, say_row
 from clue_jax.training.optim import make_schedule, updates_made
-from clue_jax.training.run_directory import open_run
+from clue_jax.training.run_directory import check_shared, environment, open_run
 from clue_jax.training.signals import Signals
 from clue_jax.training.skips import Skips
-from clue_jax.training.state import TrainState, init_state, state_shardings
+from clue_jax.training.spikes import left_out_before
+from clue_jax.training.state import TrainState, init_state, state_of, state_shardings
 from clue_jax.training.step import make_step
 from clue_jax.training.validation import Validation
+from clue_jax.training.watchdog import Watchdog
 
 
 def train(config: PretrainConfig, data: Sequence[str], workdir: str) -> None:
@@ -48,6 +54,7 @@ def train(config: PretrainConfig, data: Sequence[str], workdir: str) -> None:
         DataError: the dataset is damaged.
         CheckpointError: the run directory holds another run, or no whole checkpoint.
         LockedError: another process trains in this directory.
+        StorageError: the run directory cannot be written, or is not seen by all processes.
         NonFiniteError: too many steps in a row were not finite; the last checkpoint is kept.
         Preempted: a signal arrived; everything is saved.
     """
@@ -55,14 +62,18 @@ def train(config: PretrainConfig, data: Sequence[str], workdir: str) -> None:
     mesh = make_mesh(config.mesh)
     users_per_group(config.train.batch_users, mesh)
     state_shardings(config, mesh)
-    datasets = open_datasets(data, config)
-    directory = epath.Path(workdir)
+    datasets = together(lambda: open_datasets(data, config))
+    directory, whole = epath.Path(workdir), tuple(datasets.values())
+    fingerprints = [dataset.fingerprint for dataset in whole]
+    check_agreed(
+        {"config": to_json(config), "datasets": fingerprints, "packages": environment()["packages"]}
+    )
     with contextlib.ExitStack() as held, Signals() as signals:
         first_alone(lambda: held.enter_context(lease(directory / "lock")))
-        whole = tuple(datasets.values())
+        together(lambda: check_shared(directory))
         if config.init_from and not (directory / "config.json").exists():
-            check_source(config, whole[0])
-        open_run(directory, config, whole)
+            together(lambda: check_source(config, whole[0]))
+        together(lambda: open_run(directory, config, whole))
         sources = [
             Source(name, dataset.fingerprint, dataset.table("train", config.data))
             for name, dataset in datasets.items()
@@ -103,12 +114,19 @@ class Run:
             directory / "checkpoints",
             keep=saved.keep,
             keep_best=saved.keep_best,
+            keep_every=saved.keep_every,
             metric=saved.metric,
+            batches_left_out=partial(left_out_before, config.train),
         )
         self.state, self.first = self._restore_or_init(vocab_size)
+        check_agreed({"the step restored": self.first})
         self.writer = MetricsWriter(directory, self.first)
+        self.goodput = Goodput(directory, self.first, self.writer.kept)
         self.skips = Skips(directory, self.first, config.train.max_skipped, self._users_of)
         self.updates = updates_made(self.state.opt_state)
+        self.check_copies = make_divergence_check(state_shardings(config, mesh), mesh)
+        self.watchdog = Watchdog(config.train.hang_seconds)
+        self.saved_at = time.monotonic()
 
     def _restore_or_init(self, vocab_size: int) -> tuple[TrainState, int]:
         lies = state_shardings(self.config, self.mesh)
@@ -118,31 +136,32 @@ class Run:
             jax.eval_shape(fresh),
             lies,
         )
-        parts = {"params": abstract.params, "optimizer": abstract.opt_state}
-        restored = self.checkpoints.restore(parts)
+        restored = self.checkpoints.restore(abstract.parts())
         if restored is None:
             state = fresh()
             if self.config.init_from:
                 params = initial_params(self.config, self.directory, abstract.params)
                 state = replace(state, params=params)
             return state, 0
+        if self.checkpoints.refused:
+            self.checkpoints.quarantine()
         say(f"continuing from the checkpoint of step {restored.step}")
         step = jax.device_put(np.asarray(restored.step, np.int32), lies.step)
-        return TrainState(
-            step, restored.parts["params"], restored.parts["optimizer"]
-        ), restored.step
+        return state_of(step, restored.parts), restored.step
 
     def compute(self, signals: Signals) -> None:
         """Runs the steps that are left; see the module's docstring for their order."""
         steps, meter = self.config.train.steps, Meter(user_groups(self.mesh))
         dispatched: tuple[Batch, float, dict[str, jax.Array]] | None = None
-        with contextlib.closing(self.batches.prefetch(self.first, steps)) as prefetched:
+        prefetching = contextlib.closing(self.batches.prefetch(self.first, steps))
+        with prefetching as prefetched, self.watchdog:
             compiled = None
             for batch, waited in prefetched:
                 if compiled is None:
                     compiled = self._compile(batch)
                     meter.restart()
                     waited = 0.0  # before the meter began
+                self.watchdog.alive(f"step {batch.step + 1}")
                 with jax.transfer_guard("disallow"):
                     self.state, metrics = compiled(self.state, batch.packed)
                 if dispatched:
@@ -181,25 +200,42 @@ class Run:
 
     def _is_due(self, done: int) -> bool:
         train = self.config.train
-        every = [train.log_every, train.eval_every, self.config.checkpoint.every_steps]
+        every = [train.log_every, train.eval_every, train.divergence_every]
+        every.append(self.config.checkpoint.every_steps)
         return done == train.steps or any(n and done % n == 0 for n in every)
 
     def _finish_step(self, done: int, meter: Meter, stopping: bool) -> None:
         train, last = self.config.train, done == self.config.train.steps
-        if done % train.log_every == 0 or last or stopping:
+        logs = last or stopping or done % train.log_every == 0
+        if logs:
             self._log(done, meter)
-        saves = done % self.config.checkpoint.every_steps == 0 or last or stopping
+        planned = last or done % self.config.checkpoint.every_steps == 0
         scores = None
-        if self.validation and ((train.eval_every and done % train.eval_every == 0) or saves):
-            for evaluation in self.validation(self.state.params["encoder"]):
-                row = {"step": done, **evaluation}
-                self.writer.write(row)
-                say_row(row, train.steps, 0.0)
-                scores = {k: v for k, v in evaluation.items() if isinstance(v, float)}
+        if self.validation and (planned or done % train.eval_every == 0):
+            scores = self._evaluate(self.validation, done)
             meter.restart()
+        saves = planned or stopping or (logs and self._save_is_overdue())
+        if train.divergence_every and (saves or done % train.divergence_every == 0):
+            self.check_copies(done, self.state)
         if saves:
-            parts = {"params": self.state.params, "optimizer": self.state.opt_state}
-            self.checkpoints.save(done, parts, scores)
+            self.watchdog.alive(f"saving step {done}")
+            self.checkpoints.save(done, self.state.parts(), scores)
+            self.saved_at = time.monotonic()
+
+    def _save_is_overdue(self) -> bool:
+        minutes = self.config.checkpoint.every_minutes
+        return bool(minutes) and first_decides(time.monotonic() - self.saved_at >= 60 * minutes)
+
+    def _evaluate(self, validation: Validation, done: int) -> dict[str, float] | None:
+        """Writes the rows of an evaluation; gives the means."""
+        self.watchdog.alive(f"evaluating after step {done}")
+        scores = None
+        for evaluation in validation(self.state.params["encoder"]):
+            row = {"step": done, **evaluation}
+            together(lambda row=row: self.writer.write(row))  # type: ignore[misc]
+            say_row(row, self.config.train.steps, 0.0)
+            scores = {k: v for k, v in evaluation.items() if isinstance(v, float)}
+        return scores
 
     def _log(self, done: int, meter: Meter) -> None:
         config = self.config
@@ -212,12 +248,15 @@ class Run:
         rate = step_flops(config.encoder, counts, batch, pairs) / meter.seconds
         row["flops_per_second"] = rate
         row["mfu"] = rate / self.peak if self.peak else None
-        row |= self.batches.progress(done)
-        self.writer.write(row)
-        self.checkpoints.check()
+        row |= self.batches.progress(done) | self.goodput.row(meter.seconds - meter.waited)
+        together(lambda: self._write(row))
         left = (config.train.steps - done) * meter.seconds / meter.steps
         say_row(row, config.train.steps, left)
         meter.restart()
+
+    def _write(self, row: Row) -> None:
+        self.writer.write(row)
+        self.checkpoints.check()
 
     def close(self) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +15,9 @@ from etils import epath
 from clue_jax.config import PretrainConfig, to_json
 from clue_jax.data.mixture import union_of
 from clue_jax.data.source import Dataset
-from clue_jax.errors import CheckpointError
+from clue_jax.errors import CheckpointError, StorageError
 from clue_jax.files import read_json, write_json
+from clue_jax.training.trained import trained_with
 
 # Every setting, by the beginning of its key: what a continued run may change, since it computes the
 # same with it, and what must match. The longest beginning that fits decides.
@@ -27,9 +29,14 @@ MAY_CHANGE = (
     "loss.tile",
     "loss.transport",
     "mesh.",
+    "train.divergence_every",
     "train.eval_",
+    "train.hang_seconds",
     "train.log_every",
     "train.max_skipped",
+    # What a person does about a run that goes wrong; the steps from there on are others.
+    "train.skip_batches",
+    "train.spike_deviations",
 )
 MUST_MATCH = (
     "encoder.",
@@ -42,6 +49,7 @@ MUST_MATCH = (
     "train.steps",
 )
 
+_LOOKS, _LOOK_SECONDS = 40, 0.5  # network file systems remember for a while what was not there
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "clue_jax")
 
 
@@ -54,7 +62,8 @@ def open_run(workdir: epath.Path, config: PretrainConfig, datasets: Sequence[Dat
     new = {"config": to_json(config), "dataset": _identity(datasets)}
     if (workdir / "config.json").exists():
         old = {
-            "config": read_json(workdir / "config.json"),
+            # A setting that is newer than the run has its default in it.
+            "config": to_json(trained_with(workdir)),
             "dataset": read_json(workdir / "dataset.json"),
         }
         differences = [
@@ -73,6 +82,22 @@ def open_run(workdir: epath.Path, config: PretrainConfig, datasets: Sequence[Dat
     datasets[0].tokenizer.save(workdir / "tokenizer.json")
     write_json(workdir / "dataset.json", new["dataset"])
     write_json(workdir / "config.json", new["config"])
+
+
+def check_shared(workdir: epath.Path) -> None:
+    """Whether this process sees the run directory that process 0 has just locked.
+
+    Raises:
+        StorageError: it does not, within a time that network file systems may take.
+    """
+    for _ in range(_LOOKS):
+        if (workdir / "lock").exists():
+            return
+        time.sleep(_LOOK_SECONDS)
+    raise StorageError(
+        f"{workdir}: process {jax.process_index()} does not see what process 0 writes there; give"
+        " --workdir on a file system or in a bucket that all hosts share"
+    )
 
 
 def may_change(key: str) -> bool:

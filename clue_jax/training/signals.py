@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from typing import Any
 
@@ -14,7 +15,7 @@ class Signals:
     """Remembers SIGTERM and SIGINT, so that the loop can save before it stops.
 
     Of several processes all must stop at the same step, also where one alone was told. JAX's
-    service for that listens to SIGTERM itself; SIGINT then interrupts without saving.
+    service for that listens to SIGTERM itself, which SIGINT is passed on as.
     """
 
     def __init__(self) -> None:
@@ -23,14 +24,19 @@ class Signals:
 
     def __enter__(self) -> Signals:
         self._previous = {}
-        kinds = () if self._several else (signal.SIGTERM, signal.SIGINT)
+        handlers = {signal.SIGTERM: self._remember, signal.SIGINT: self._remember}
+        if self._several:
+            handlers = {signal.SIGINT: self._pass_on}
         with contextlib.suppress(ValueError):  # only the main thread may set handlers
-            for kind in kinds:
-                self._previous[kind] = signal.signal(kind, self._remember)
+            for kind, handler in handlers.items():
+                self._previous[kind] = signal.signal(kind, handler)
         return self
 
     def _remember(self, number: int, frame: Any) -> None:
         self.received = signal.Signals(number)
+
+    def _pass_on(self, number: int, frame: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def stop_after(self, step: int) -> bool:
         """Whether this step is the last one; the same in every process, each asking once a step."""

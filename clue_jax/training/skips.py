@@ -1,4 +1,4 @@
-"""Steps that the update was skipped at: on record, and no more than so many in a row."""
+"""Steps that were not learnt from: on record, and no more than so many in a row."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from etils import epath
 
 from clue_jax.console import say
 from clue_jax.errors import NonFiniteError
-from clue_jax.training.metrics import Log
+from clue_jax.training.log import Log
+from clue_jax.training.spikes import Reason
 
 RECORDED_USERS = 1_000  # of a batch; what the others are follows from seed, step and dataset
 
 
 class Skips:
-    """Counts the steps whose loss or gradients were not finite, and records their batches.
+    """Counts the steps that were skipped for their loss or gradients, and records their batches.
 
-    `<workdir>/skipped.jsonl` has a line for each: step, loss, gradient_norm, users (rows of the
-    training splits end to end, never ids) and the SHA-256 of all of these.
+    `<workdir>/skipped.jsonl` has a line for each: step, reason, loss, gradient_norm, users (rows of
+    the training splits end to end, never ids) and the SHA-256 of all of these. Those skipped
+    because `train.skip_batches` names them are on record, but no reason to stop.
 
     Args:
         workdir: the run directory.
@@ -44,26 +46,40 @@ class Skips:
         Raises:
             NonFiniteError: too many in a row.
         """
-        if not metrics["skipped"]:
+        reason = Reason(int(metrics["skipped"]))
+        if reason is Reason.NONE:
             self.in_a_row = 0
             return False
-        self.in_a_row += 1
+        said = _SAID[reason]
         loss, norm = metrics["loss"], metrics["gradient_norm"]
         users = self.users_of(done - 1).astype("<i8")
         self._log.write(
             {
                 "step": done,
+                "reason": reason.name.lower(),
                 "loss": str(loss),
                 "gradient_norm": str(norm),
                 "users": users[:RECORDED_USERS].tolist(),
                 "users_sha256": hashlib.sha256(users.tobytes()).hexdigest(),
             }
         )
-        say(f"step {done}: loss {loss}, gradient norm {norm}: skipped, see {self._log.path}")
+        what = f"step {done}: loss {loss}, gradient norm {norm}"
+        say(f"{what}: skipped, {said}, see {self._log.path}")
+        if reason is Reason.ASKED:
+            return True
+        self.in_a_row += 1
         if self.in_a_row >= self.most:
             raise NonFiniteError(
-                f"step {done}: loss {loss}, gradient norm {norm}, the last of {self.in_a_row} steps"
-                " in a row that are not finite (config.train.max_skipped); lower"
-                f" config.optim.learning_rate, or look at the users named in {self._log.path}"
+                f"{what}, the last of {self.in_a_row} steps in a row that are {said}"
+                " (config.train.max_skipped); lower config.optim.learning_rate, or leave out the"
+                f" users named in {self._log.path}, from an earlier checkpoint, with"
+                f" --config.train.skip_batches={done - self.in_a_row}:{done}"
             )
         return True
+
+
+_SAID = {
+    Reason.NOT_FINITE: "not finite",
+    Reason.SPIKE: "above train.spike_deviations",
+    Reason.ASKED: "as train.skip_batches says",
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,7 @@ from clue_jax.model.attention import choose_kernels
 from clue_jax.parallel.collectives import copied, own_copies, sum_over_users
 from clue_jax.parallel.mesh import INNER_FIRST, TENSOR, USERS, over_all, replicated, sharded
 from clue_jax.training.optim import make_optimizer
+from clue_jax.training.spikes import Reason, noted, skip_reason
 from clue_jax.training.state import TrainState, state_shardings
 
 Metrics = dict[str, jax.Array]
@@ -38,8 +40,8 @@ def make_step(
     float32 scalars: `loss` (weighted mean over the pairs of views), `retrieval_at_1`,
     `logit_scale`, `gradient_norm`, `skipped`.
 
-    Where the loss or a gradient is not finite, `skipped` is 1 and parameters and optimizer stay as
-    they were: clipping would otherwise spread one NaN to all parameters.
+    Where `skipped` is not 0 it is the `Reason`, and parameters and optimizer stay as they were:
+    clipping, for one, would spread a single NaN to all parameters.
 
     Raises:
         ConfigError: parameters do not divide over the mesh.
@@ -70,15 +72,12 @@ def make_step(
             params["log_scale"] = jnp.minimum(params["log_scale"], limit)
         else:
             params["log_scale"] = state.params["log_scale"]
-        norm = optax.tree.norm(grads)
-        sound = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
-        params, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(sound, new, old),
-            (params, opt_state),
-            (state.params, state.opt_state),
-        )
-        metrics |= {"gradient_norm": norm, "skipped": 1.0 - sound.astype(jnp.float32)}
-        return TrainState(state.step + 1, params, opt_state), metrics
+        loss, norm = metrics["loss"], optax.tree.norm(grads)
+        reason = skip_reason(config.train, state.step, state.recent, loss, norm)
+        new = TrainState(state.step, params, opt_state, noted(state.recent, loss, norm))
+        kept = jax.tree.map(partial(jnp.where, reason == Reason.NONE), new, state)
+        metrics |= {"gradient_norm": norm, "skipped": reason.astype(jnp.float32)}
+        return replace(kept, step=state.step + 1), metrics
 
     return jax.jit(
         step,

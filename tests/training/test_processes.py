@@ -1,14 +1,12 @@
 """Training by several real processes: the same run, stopped together, never waiting in vain."""
 
 import shutil
-import signal
 
 import pytest
 from etils import epath
 
 from clue_jax.files import lease
-from tests.stages import finish, finish_job, rows, start_job, train_arguments, wait_until
-from tests.training.test_loop import LONG, logged
+from tests.stages import finish_job, rows, start_job, train_arguments
 
 
 def job_of(processes, *arguments):
@@ -34,26 +32,9 @@ def test_processes_and_meshes_do_not_change_a_run(smoke_data, smoke_run, tmp_pat
     assert "continuing from the checkpoint of step 20" in again[0]
 
 
-def test_all_stop_at_the_same_step_when_one_is_told(smoke_data, tmp_path):
-    job = job_of(2, *train_arguments(smoke_data, tmp_path / "run", *LONG))
-    wait_until(lambda: logged(tmp_path / "run") > 5, job[0])
-    job[1].send_signal(signal.SIGTERM)
-    messages = {output.splitlines()[-1].split("preempted:")[1] for output in finish_job(job, 75)}
-    assert len(messages) == 1 and "stopped at step" in messages.pop()
-
-
 def test_what_one_process_may_not_do_all_leave_alone(smoke_data, smoke_run, tmp_path):
     workdir = shutil.copytree(smoke_run, tmp_path / "run")
     with lease(epath.Path(workdir) / "lock"):
         outputs = finish_job(job_of(2, *train_arguments(smoke_data, workdir)), code=8)
     assert "is written by" in outputs[0] or "lock" in outputs[0]
     assert "process 0 could not go on" in outputs[1]
-
-
-def test_a_lost_process_ends_the_others(smoke_data, tmp_path):
-    job = job_of(2, *train_arguments(smoke_data, tmp_path / "run", *LONG))
-    wait_until(lambda: logged(tmp_path / "run") > 5, job[0])
-    job[1].kill()
-    finish(job[1], code=-signal.SIGKILL)
-    assert job[0].wait(timeout=60) != 0
-    job[0].communicate()

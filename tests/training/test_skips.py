@@ -12,7 +12,7 @@ from clue_jax.errors import NonFiniteError
 from clue_jax.training.checkpoint import Checkpoints
 from clue_jax.training.optim import updates_made
 from clue_jax.training.skips import RECORDED_USERS, Skips
-from clue_jax.training.state import TrainState
+from clue_jax.training.state import state_of
 from tests.training.test_step import Trial, config_of
 
 GOOD = {"loss": 1.0, "gradient_norm": 2.0, "skipped": 0.0}
@@ -34,7 +34,7 @@ def test_a_step_that_is_not_finite_leaves_parameters_and_optimizer(poison):
     state.params["encoder"]["embedding"] = jax.tree.map(lambda a: a.at[1:].add(poison), embedding)
     before = jax.device_get((state.params, state.opt_state))
     after, metrics = trial.step(
-        TrainState(state.step, state.params, state.opt_state), trial.batches.global_batch(0).packed
+        state_of(state.step, state.parts()), trial.batches.global_batch(0).packed
     )
     same = jax.tree.map(
         lambda a, b: np.array_equal(a, np.asarray(b), equal_nan=True),

@@ -1,0 +1,127 @@
+"""Training that is told to stop at bad moments, hangs, or loses a process."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.hanging_train import HANGS_AT
+from tests.stages import finish, finish_job, rows, start, start_job, start_module, wait_until
+from tests.stages import train_arguments as arguments
+from tests.training.test_loop import fingerprints, logged
+
+SAVES = (
+    "--config.train.steps=14",
+    "--config.checkpoint.every_steps=1",
+    "--config.train.log_every=1",
+)
+
+
+def restored(workdir):
+    """The step that each attempt of a run began with."""
+    lines = (workdir / "attempts.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines]
+
+
+def test_a_step_that_hangs_ends_the_run_with_all_stacks(smoke_data, tmp_path):
+    workdir = tmp_path / "run"
+    quick = ("--config.train.log_every=1", "--config.train.eval_every=0")
+    command = arguments(smoke_data, workdir, "--config.train.hang_seconds=5", *quick)
+    output = finish(start_module("tests.faults.hanging_train", *command), code=7)
+    assert f"step {HANGS_AT}: nothing has moved for" in output
+    # Compiling took no part in it, and both threads are shown where they stood.
+    assert "in never_comes" in output and "in compute" in output
+    assert f"step  {HANGS_AT}/20" in output
+
+
+def test_interrupted_while_compiling_and_once_more(smoke_data, tmp_path):
+    workdir = tmp_path / "run"
+    process = start("train", *arguments(smoke_data, workdir, *SAVES))
+    wait_until(lambda: (workdir / "config.json").exists(), process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    output = finish(process, code=75)
+    assert "SIGINT: stopped at step 1 of 14, saved" in output
+    assert fingerprints(workdir)[0] == 1
+
+
+def test_of_two_processes_one_is_interrupted_again_and_again_during_saves(
+    smoke_data, tmp_path, whole_of_two
+):
+    workdir = tmp_path / "run"
+    job = start_job(2, "clue_jax", "train", *arguments(smoke_data, workdir, *SAVES), devices=4)
+    wait_until(lambda: logged(workdir) > 3, job[0])
+    for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+        job[1].send_signal(kind)
+        time.sleep(0.05)
+    said = [output.splitlines()[-1].split("preempted:")[1] for output in finish_job(job, 75)]
+    assert said[0] == said[1] and "stopped at step" in said[0]
+    stopped, _ = fingerprints(workdir)
+    assert f"stopped at step {stopped} of 14" in said[0]
+    again = start_job(2, "clue_jax", "train", *arguments(smoke_data, workdir, *SAVES), devices=4)
+    finish_job(again)
+    assert restored(workdir) == [0, stopped]
+    assert rows(workdir) == rows(whole_of_two)
+    assert fingerprints(workdir) == fingerprints(whole_of_two)
+
+
+@pytest.fixture(scope="module")
+def whole_of_two(smoke_data, tmp_path_factory):
+    """A run of two processes that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("two") / "run"
+    command = arguments(smoke_data, workdir, *SAVES)
+    finish_job(start_job(2, "clue_jax", "train", *command, devices=4))
+    return workdir
+
+
+def test_a_lost_process_is_named_and_the_job_continues_bit_for_bit(
+    smoke_data, tmp_path, whole_of_two
+):
+    workdir = tmp_path / "run"
+    job = ("local", "--processes=2", "--devices=4", "--", "train")
+    command = ("launch", *job, *arguments(smoke_data, workdir, *SAVES))
+    launcher = start_module(*command)
+    wait_until(lambda: logged(workdir) > 3, launcher)
+    first = json.loads((workdir / "lock").read_text())["pid"]
+    (second,) = children(launcher.pid) - {first}
+    os.kill(second, signal.SIGKILL)
+    killed = time.monotonic()
+    output = finish(launcher, code=7)
+    assert time.monotonic() - killed < 40  # 30 s for the other to notice
+    assert "launch: error: process 1 of 2 was ended by SIGKILL" in output.splitlines()[-1]
+    assert "continuing from" in finish(start_module(*command))
+    assert restored(workdir)[1] > 0
+    assert rows(workdir) == rows(whole_of_two)
+    assert fingerprints(workdir) == fingerprints(whole_of_two)
+
+
+def children(pid):
+    """The processes that a process has started."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return {int(child) for child in found.split()}
+
+
+def test_batches_are_left_out_from_an_older_checkpoint_on(smoke_data, tmp_path):
+    """As if they had been left out from the start; and told again, it goes on as usual."""
+    kept = ("--config.checkpoint.every_steps=3", "--config.checkpoint.keep=2", *SAVES[::2])
+    kept += ("--config.checkpoint.keep_every=3", "--config.train.eval_every=0")
+    left_out = "--config.train.skip_batches=7:9"
+    ours = ("train", *arguments(smoke_data, tmp_path / "run", *kept, left_out))
+    finish(start("train", *arguments(smoke_data, tmp_path / "run", *kept)))
+    output = finish(start(*ours))
+    for step in (14, 12, 9):
+        assert f"/{step}: learnt with config.train.skip_batches='' before that step" in output
+    assert "continuing from the checkpoint of step 6" in output
+    assert "continuing from the checkpoint of step 14" in finish(start(*ours))
+    anew = tmp_path / "anew"
+    finish(start("train", *arguments(smoke_data, anew, *kept, left_out)))
+    assert fingerprints(tmp_path / "run") == fingerprints(anew)
+    assert rows(tmp_path / "run") == rows(anew)
+    skipped = [json.loads(line) for line in (anew / "skipped.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["reason"]) for row in skipped] == [(8, "asked"), (9, "asked")]
+    aside = (tmp_path / "run" / "quarantine").iterdir()
+    assert {path.name.split("-")[0] for path in aside} == {"9", "12", "14"}
