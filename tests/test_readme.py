@@ -15,7 +15,10 @@ from clue_jax import cli
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 SETUP = [line for line in README.splitlines() if line.startswith("python3 -m venv ")]
-COMMAND = re.compile(r"^\s*(?:\$ )?(?:python -m clue_jax|clue-jax) ((?:.*\\\n)*.*)$", re.MULTILINE)
+COMMAND = re.compile(
+    r"^\s*(?:\$ )?(?:python -m clue_jax|clue-jax|python -m launch .* --) ((?:.*\\\n)*.*)$",
+    re.MULTILINE,
+)
 
 
 def commands(text: str) -> list[str]:
@@ -59,8 +62,9 @@ def test_problems_are_found(monkeypatch):
     assert problem("synthesize --config=configs/synthesize.py --output=x")
     text = (
         "see `clue-jax x`\n    python -m clue_jax train --a=1 \\\n      --b=2\nclue-jax report d\n"
+        "python -m launch local --processes=2 -- report e\n"
     )
-    assert commands(text) == ["train --a=1 --b=2", "report d"]
+    assert commands(text) == ["train --a=1 --b=2", "report d", "report e"]
 
 
 def test_every_stage_is_in_the_readme():

@@ -2,18 +2,22 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
 
+from launch.local import job_of
 from tests.faults.hanging_train import HANGS_AT
 from tests.stages import finish, finish_job, rows, start, start_job, start_module, wait_until
 from tests.stages import train_arguments as arguments
 from tests.training.test_loop import fingerprints, logged
 
+# A save each step, of which every sixth stays.
 SAVES = (
+    "--config.checkpoint.keep_every=6",
     "--config.train.steps=14",
     "--config.checkpoint.every_steps=1",
     "--config.train.log_every=1",
@@ -99,6 +103,35 @@ def test_a_lost_process_is_named_and_the_job_continues_bit_for_bit(
     assert fingerprints(workdir) == fingerprints(whole_of_two)
 
 
+@pytest.mark.parametrize(("devices", "step"), [(4, 6), (1, 12)])
+def test_other_devices_continue_within_rounding(smoke_data, tmp_path, whole_of_two, devices, step):
+    workdir = shutil.copytree(whole_of_two, tmp_path / "run")
+    for newer in (workdir / "checkpoints").iterdir():
+        if newer.name.isdecimal() and int(newer.name) > step:
+            shutil.rmtree(newer)
+    command = arguments(smoke_data, workdir, *SAVES)
+    output = finish(start("train", *command, devices=devices))
+    # Restored to the bit, as the fingerprints of the leaves say.
+    assert f"continuing from the checkpoint of step {step}\n" in output
+    losses = [
+        [row["loss"] for row in rows(run) if "loss" in row] for run in (workdir, whole_of_two)
+    ]
+    assert len(losses[0]) == 14 and losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_a_process_with_other_settings_is_refused(smoke_data, tmp_path):
+    job = job_of(["train", *arguments(smoke_data, tmp_path / "run", *SAVES)], 2, 4)
+    odd = (*job[1].argv, "--config.train.steps=13")
+    started = [
+        start_module("clue_jax", *argv[4:], devices=4, **planned.environment)
+        for argv, planned in ((job[0].argv, job[0]), (odd, job[1]))
+    ]
+    for number, output in enumerate(finish_job(started, code=2)):
+        problem = f"process {number} of 2: config of process 1 is not that of process 0"
+        assert problem in output.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
 def children(pid):
     """The processes that a process has started."""
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text()
@@ -107,8 +140,8 @@ def children(pid):
 
 def test_batches_are_left_out_from_an_older_checkpoint_on(smoke_data, tmp_path):
     """As if they had been left out from the start; and told again, it goes on as usual."""
-    kept = ("--config.checkpoint.every_steps=3", "--config.checkpoint.keep=2", *SAVES[::2])
-    kept += ("--config.checkpoint.keep_every=3", "--config.train.eval_every=0")
+    kept = ("--config.checkpoint.every_steps=3", "--config.checkpoint.keep_every=3")
+    kept += ("--config.train.steps=14", "--config.train.log_every=1", "--config.train.eval_every=0")
     left_out = "--config.train.skip_batches=7:9"
     ours = ("train", *arguments(smoke_data, tmp_path / "run", *kept, left_out))
     finish(start("train", *arguments(smoke_data, tmp_path / "run", *kept)))
