@@ -20,6 +20,7 @@ CORE = [
     "orbax-checkpoint>=0.12,<0.13",  # checkpoints
     "pyarrow>=26,<27",  # logs and embeddings; older ones fail on null vectors
     "rich>=14,<16",  # progress bars
+    "safetensors>=0.8,<0.9",  # weights to be shared
     "scipy>=1.15,<2",  # sparse TF-IDF
     "tensorboardX>=2.6.2,<3",
     "tensorflow-datasets>=4.9.10,<5",  # format of prepared datasets; TensorFlow is not needed

@@ -10,3 +10,14 @@ Dimension key, the letters at the end of array names (`z_bE` is [users on a devi
 """
 
 __version__ = "0.1.0"
+
+__all__ = ["UserEncoder", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    # Loaded when it is asked for: `import clue_jax` alone stays free of jax.
+    if name == "UserEncoder":
+        from clue_jax.encoder import UserEncoder
+
+        return UserEncoder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from clue_jax.config import AttentionKernel, EncoderConfig, PretrainConfig
-from clue_jax.data.capacity import capacity_for
+from clue_jax.data.capacity import Capacity, capacity_for
 from clue_jax.data.packing import PackedViews, pack_views
 from clue_jax.data.records import Users
 from clue_jax.data.sampling import full_views
@@ -33,6 +33,40 @@ from clue_jax.parallel.mesh import (
 from clue_jax.parallel.rules import partition_specs
 
 
+class BatchEncoder:
+    """Encodes batches of users in buffers of one size, with one compilation.
+
+    Args:
+        config: of the encoder.
+        capacity: of the buffers of one group of devices.
+        mesh: devices that share a batch.
+    """
+
+    def __init__(self, config: EncoderConfig, capacity: Capacity, mesh: Mesh):
+        # A run may have asked for a kernel that this machine lacks; all compute the same.
+        self.config = dataclasses.replace(config, attention=AttentionKernel.AUTO)
+        self.capacity, self.mesh = capacity, mesh
+        self.batch_users = capacity.users * user_groups(mesh)
+        self._encode = _encode_step(self.config, mesh, capacity.items)
+
+    def __call__(self, params: clue.Params, users: Users) -> tuple[np.ndarray, np.ndarray]:
+        """Embeds at most `batch_users` users.
+
+        Returns:
+            z_NSE float32 unit vectors (zero where a user lacks the service), present_NS bool.
+        """
+        packed = []
+        for group in local_groups(self.mesh):
+            first = group * self.capacity.users
+            some = users.take(np.arange(len(users))[first:][: self.capacity.users])
+            views = full_views(some, self.config.max_history)
+            packed.append(pack_views(some, views, self.capacity, self.config)[0])
+        stacked = PackedViews(*(np.stack(arrays) for arrays in zip(*packed, strict=True)))
+        z_SNE, present_SN = self._encode(params, deal_to_devices(stacked, self.mesh))
+        z_NSE, present_NS = to_host(z_SNE).swapaxes(0, 1), to_host(present_SN).T
+        return z_NSE[: len(users)], present_NS[: len(users)]
+
+
 class Embedder:
     """Encodes users batch by batch with one compilation.
 
@@ -46,16 +80,11 @@ class Embedder:
     def __init__(
         self, config: EncoderConfig, users: Users, batch_users: int = 512, mesh: Mesh | None = None
     ):
-        # A run may have asked for a kernel that this machine lacks; all compute the same.
-        self.config = dataclasses.replace(config, attention=AttentionKernel.AUTO)
+        mesh = mesh or single_device_mesh()
+        per_group = max(1, min(batch_users, len(users)) // user_groups(mesh))
+        capacity = capacity_for(users, config, per_group, len(users.services))
         self.users = users
-        self.mesh = mesh or single_device_mesh()
-        groups = user_groups(self.mesh)
-        self.per_group = max(1, min(batch_users, len(users)) // groups)
-        self.batch_users = self.per_group * groups
-        views = len(users.services)
-        self.capacity = capacity_for(users, config, self.per_group, views)
-        self._encode = _encode_step(self.config, self.mesh, self.capacity.items)
+        self._batches = BatchEncoder(config, capacity, mesh)
 
     def __call__(
         self,
@@ -78,12 +107,12 @@ class Embedder:
         """
         vectors, presences = [], []
         rows = np.arange(len(self.users)) if rows is None else rows
-        for first in range(0, len(rows), self.batch_users):
-            indices = rows[first : first + self.batch_users]
-            z_SNE, present_SN = self._encode(params, self._pack(indices))
-            vectors.append(to_host(z_SNE).swapaxes(0, 1)[: len(indices)])
-            presences.append(to_host(present_SN).T[: len(indices)])
-            advance(len(indices))
+        size = self._batches.batch_users
+        for first in range(0, len(rows), size):
+            z_NSE, present_NS = self._batches(params, self.users.take(rows[first : first + size]))
+            vectors.append(z_NSE)
+            presences.append(present_NS)
+            advance(len(z_NSE))
         z_NSE, present_NS = np.concatenate(vectors), np.concatenate(presences)
         bad = np.flatnonzero(~np.isfinite(z_NSE).all(axis=(1, 2)))
         if len(bad):
@@ -93,15 +122,6 @@ class Embedder:
                 " such rows); the parameters are damaged or the precision overflows"
             )
         return z_NSE, present_NS
-
-    def _pack(self, indices: np.ndarray) -> PackedViews:
-        packed = []
-        for group in local_groups(self.mesh):
-            users = self.users.take(indices[group * self.per_group :][: self.per_group])
-            views = full_views(users, self.config.max_history)
-            packed.append(pack_views(users, views, self.capacity, self.config)[0])
-        stacked = PackedViews(*(np.stack(arrays) for arrays in zip(*packed, strict=True)))
-        return deal_to_devices(stacked, self.mesh)
 
 
 def embed_users(

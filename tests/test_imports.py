@@ -26,6 +26,7 @@ LAYERS = (
     ("compilation",),
     ("embeddings",),
     ("export",),
+    ("encoder_folder",),
     ("encoder",),
     ("evaluation",),
     ("scaling",),
@@ -38,13 +39,22 @@ LAYERS = (
 HOMES = {
     "flax": ("model.",),
     "orbax": ("training.checkpoint",),
+    "safetensors": ("encoder_folder",),
     "tensorflow_datasets": ("data.",),
     "absl": ("cli", "launch."),
     "ml_collections": ("cli", "launch."),
 }
 SHARD_MAP_HOMES = ("training.step", "training.divergence", "inference", "export", "losses.")
 # What reads a finished run must not drag in the machinery that makes one.
-READERS = ("export", "embeddings.", "encoder", "evaluation.", "scaling.", "report.")
+READERS = (
+    "export",
+    "embeddings.",
+    "encoder",
+    "encoder_folder",
+    "evaluation.",
+    "scaling.",
+    "report.",
+)
 MACHINERY = ("training.loop", "training.step", "training.optim", "training.state")
 VAGUE = {"utils", "util", "common", "helpers", "misc"}
 

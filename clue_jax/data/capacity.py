@@ -106,6 +106,27 @@ def capacity_of(
     items = min(distinct, catalogue)
     tokens = min(tokens, items * found.longest, catalogue_tokens)
     behaviours *= 2 if parts else 1
+    return _buffers(found, config, batch, views, items, tokens, behaviours)
+
+
+def capacity_for_any(config: EncoderConfig, batch: int, views: int) -> Capacity:
+    """Buffer sizes for any `batch` users whatever, within the caps of the config."""
+    behaviours = batch * views * config.max_history
+    longest = Extremes(longest=config.max_item_tokens, widest=config.max_history)
+    tokens = behaviours * config.max_item_tokens
+    return _buffers(longest, config, batch, views, behaviours, tokens, behaviours)
+
+
+def _buffers(
+    found: Extremes,
+    config: EncoderConfig,
+    batch: int,
+    views: int,
+    items: int,
+    tokens: int,
+    behaviours: int,
+) -> Capacity:
+    """For so many distinct items, tokens of theirs, and behaviours at most."""
     return Capacity(
         users=batch,
         views=views,

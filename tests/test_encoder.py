@@ -1,0 +1,175 @@
+"""An encoder in a few lines of Python: the vectors of `export`, saved, shared and loaded."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from clue_jax import UserEncoder
+from clue_jax.data.source import open_dataset
+from clue_jax.embeddings.reader import read_embeddings
+from clue_jax.errors import CheckpointError, DataError, StorageError
+from tests.compilations import compilations
+from tests.stages import ROOT, run_stage
+
+
+@pytest.fixture(scope="module")
+def encoder(smoke_run):
+    return UserEncoder.from_pretrained(smoke_run)
+
+
+@pytest.fixture(scope="module")
+def saved(encoder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "encoder"
+    encoder.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def histories(smoke_data):
+    """The test users of the dataset as a person would give them."""
+    dataset = open_dataset(smoke_data)
+    items, users = dataset.items(), dataset.users("test")
+    found = []
+    for n in range(len(users)):
+        own = users.item_ids[slice(*users.item_offsets[n : n + 2])]
+        user = {}
+        for s, service in enumerate(users.services):
+            row = n * len(users.services) + s
+            span = slice(*users.behaviour_offsets[row : row + 2])
+            texts = items.texts[items.lookup(own[users.behaviour_items[span]])]
+            user[service] = texts.tolist()
+        found.append(user)
+    return users.user_ids, found
+
+
+def test_the_vectors_are_those_of_an_export(encoder, histories, smoke_run, smoke_data, tmp_path):
+    out = tmp_path / "users"
+    run_stage(
+        "export",
+        f"--workdir={smoke_run}",
+        f"--data={smoke_data}",
+        f"--out={out}",
+        "--config.splits=test,",
+    )
+    exported = read_embeddings(out)
+    user_ids, users = histories
+    assert exported.user_ids.tolist() == user_ids.tolist()
+    np.testing.assert_allclose(encoder.encode(users), exported.embedding_NE, atol=1e-5)
+    by_service = encoder.encode_services(users)
+    for service, z_NE in exported.by_service.items():
+        np.testing.assert_allclose(by_service[service], z_NE, atol=1e-5)
+    assert exported.manifest["model_version"] == encoder.model_version
+    assert set(encoder.services) == set(exported.services)
+
+
+def test_batches_of_any_size_compile_nothing_anew(encoder, histories):
+    _, users = histories
+    whole = encoder.encode(users)
+    with compilations() as ended:
+        for size in (1, 3, 17):
+            np.testing.assert_allclose(encoder.encode(users[:size]), whole[:size], atol=1e-5)
+        encoder.encode([{"books": ["never seen"] * 500, "shop": ["a " * 900]}])
+    assert not ended
+    np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1.0, atol=1e-5)
+
+
+def test_only_the_newest_count_and_white_space_does_not(encoder):
+    length = encoder.config.max_history
+    texts = [f"pen {n}" for n in range(length + 5)]
+    spaced = [f" pen\t {n} " for n in range(5, length + 5)]
+    z_NE = encoder.encode([{"shop": texts}, {"shop": spaced}, {"shop": texts[:length]}])
+    np.testing.assert_allclose(z_NE[0], z_NE[1], atol=1e-6)
+    assert np.abs(z_NE[0] - z_NE[2]).max() > 1e-4
+
+
+def test_users_who_lack_a_service(encoder):
+    users = [{"shop": ["pen"], "search": []}, {"search": ["ink"]}, {}]
+    found = encoder.encode_services(users)
+    assert set(found) == {"shop", "search"}
+    norms = {
+        service: np.linalg.norm(z_NE, axis=1).round(4).tolist() for service, z_NE in found.items()
+    }
+    assert norms == {"shop": [1, 0, 0], "search": [0, 1, 0]}
+    np.testing.assert_allclose(encoder.encode(users[:1])[0], found["shop"][0], atol=1e-6)
+    assert encoder.encode([]).shape == (0, encoder.config.embedding_width)
+
+
+@pytest.mark.parametrize(
+    ("user", "problem"),
+    [
+        ({}, "user 1: no behaviour in any service"),
+        ({"shop": []}, "user 1: no behaviour in any service"),
+        ({"shop": "a pen"}, "user 1, service 'shop': one text, not a list"),
+        ({"shop": ["pen", 3]}, "user 1, service 'shop': 3 is not a text"),
+        ({"shop": [None]}, "user 1, service 'shop': None is not a text"),
+    ],
+)
+def test_what_cannot_be_encoded_is_named(encoder, user, problem):
+    with pytest.raises(DataError, match=problem):
+        encoder.encode([{"shop": ["pen"]}, user])
+
+
+def test_a_saved_encoder_gives_the_same_bits_without_the_run(encoder, saved, histories):
+    users = histories[1][:5]
+    assert {path.name for path in saved.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    }
+    script = (
+        "import json, sys, numpy as np\n"
+        "from clue_jax import UserEncoder\n"
+        "encoder = UserEncoder.from_pretrained(sys.argv[1])\n"
+        "print(json.dumps(encoder.encode(json.loads(sys.argv[2])).tolist()))\n"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", script, str(saved), json.dumps(users)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    loaded = UserEncoder.from_pretrained(saved)
+    assert (loaded.encode(users) == encoder.encode(users)).all()
+    assert (np.array(json.loads(output), np.float32) == encoder.encode(users)).all()
+    assert (loaded.services, loaded.model_version) == (encoder.services, encoder.model_version)
+
+
+def test_other_readers_know_the_weights(saved):
+    from safetensors.numpy import load_file
+
+    arrays = load_file(saved / "model.safetensors")
+    assert "embedding" in arrays and all(a.dtype == np.float32 for a in arrays.values())
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "lose"])
+def test_damage_is_found(saved, tmp_path, name, damage):
+    folder = shutil.copytree(saved, tmp_path / "encoder")
+    file = folder / name
+    content = bytearray(file.read_bytes())
+    if damage == "lose" and name == "tokenizer.json":
+        file.unlink()
+    else:
+        content[len(content) // 2] ^= 4
+        file.write_bytes(content if damage == "flip" else content[: len(content) // 2])
+    with pytest.raises(DataError, match=name.replace(".", r"\.")):
+        UserEncoder.from_pretrained(folder)
+
+
+def test_what_is_no_encoder_is_refused(encoder, saved, tmp_path):
+    with pytest.raises(CheckpointError, match="not a run directory of train"):
+        UserEncoder.from_pretrained(tmp_path)
+    with pytest.raises(StorageError, match="already there"):
+        encoder.save(saved)
+
+
+def test_import_alone_does_not_load_jax():
+    script = "import sys, clue_jax; assert 'jax' not in sys.modules; clue_jax.UserEncoder"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+    with pytest.raises(AttributeError, match="no attribute 'Encoder'"):
+        __import__("clue_jax").Encoder  # noqa: B018
