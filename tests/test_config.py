@@ -160,6 +160,7 @@ PREPARE = {
     "max_behaviours": -1,
     "max_user_share": 0.0,
     "memory_mb": 100,
+    "processes": 5,
     "max_history": 0,
     "users_per_shard": 0,
     "max_bad_rows": -1,

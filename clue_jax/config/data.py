@@ -36,6 +36,8 @@ class SynthesizeConfig:
 
 
 MIN_MEMORY_MB = 512
+PROCESS_MEMORY_MB = 448  # of each of several processes, beside those below of the one they serve
+PARENT_MEMORY_MB = 192
 SERVICE_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"  # it becomes part of a column's name
 
 
@@ -139,7 +141,13 @@ class PrepareConfig:
     max_history: int = 4_096  # behaviours kept per user and service, the newest
     users_per_shard: int = 4_096
     memory_mb: int = 2_048  # resident memory to stay within, however large the logs
+    processes: int = 0  # 0: one a core, as far as they fit into memory_mb and logs are worth it
     overwrite: bool = False
+
+    @property
+    def most_processes(self) -> int:
+        """Processes that `memory_mb` has room for."""
+        return max(1, (self.memory_mb - PARENT_MEMORY_MB) // PROCESS_MEMORY_MB)
 
 
 def validate_synthesize(config: SynthesizeConfig) -> None:
@@ -241,6 +249,13 @@ def validate_prepare(config: PrepareConfig) -> None:
         "memory_mb",
         f"{config.memory_mb} is too little; the program itself and one batch of rows take about"
         f" {MIN_MEMORY_MB}",
+    )
+    require(config.processes >= 0, "processes", f"{config.processes} is negative")
+    require(
+        config.processes <= config.most_processes,
+        "processes",
+        f"{config.processes} do not fit into config.memory_mb={config.memory_mb}; there is room for"
+        f" {config.most_processes}",
     )
     require(config.max_item_tokens >= 2, "max_item_tokens", "must hold the guide and one token")
     require(config.max_bad_rows >= 0, "max_bad_rows", f"{config.max_bad_rows} is negative")

@@ -39,10 +39,48 @@ class Named:
     source_ids: pa.Array  # [J] large_string
 
 
+@dataclass(frozen=True)
+class ItemFiles:
+    """Named items on disk, a file for each range of identities."""
+
+    folder: Path
+    ranges: int
+
+    def save(self, number: int, named: Named) -> None:
+        columns = {
+            "item_id": pa.array(named.item_ids),
+            "service": named.services,
+            "source_id": named.source_ids,
+            "text": named.texts,
+        }
+        write_table(self._path(number), pa.table(columns), _CHUNK_ITEMS)
+
+    def open(self, number: int) -> pa.RecordBatchFileReader:
+        return pa.ipc.open_file(pa.OSFile(str(self._path(number))))
+
+    def items(self, first: int, last: int) -> Iterator[ItemTable]:
+        """Items `first` to `last` in order of identity, some at a time."""
+        passed = 0
+        for number in range(self.ranges):
+            reader = self.open(number)
+            for chunk in range(reader.num_record_batches):
+                batch = reader.get_batch(chunk)
+                start, stop = max(first - passed, 0), min(last - passed, len(batch))
+                if start < stop:
+                    yield _item_table(batch.slice(start, stop - start))
+                passed += len(batch)
+            if passed >= last:
+                return
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"items-{number:05d}.arrow"
+
+
 class Catalogue:
     """Items by ranges of identity, on disk once `collect` has gone through.
 
     Attributes:
+        files: of the items, once `collect` has gone through.
         count: J, distinct items.
     """
 
@@ -50,9 +88,10 @@ class Catalogue:
         self, folder: Path, spill: Spill, store: UserStore, item_bytes: int, memory_bytes: int
     ):
         """Takes what was spilled; `item_bytes` is what the tokens of an item may take."""
-        self.folder, self.spill, self.store = folder, spill, store
+        self.spill, self.store = spill, store
         weights = spill.weights + store.items * (_USED_BYTES + item_bytes)
         self.ranges = ranges_of(weights, memory_bytes)
+        self.files = ItemFiles(folder, len(self.ranges))
         self.count = 0
 
     def collect(self, most_texts: int) -> list[str]:
@@ -64,7 +103,7 @@ class Catalogue:
             for number, span in enumerate(self.ranges):
                 named = self._named(span)
                 self.count += len(named.item_ids)
-                self._save(number, named)
+                self.files.save(number, named)
                 advance(int(used[span.first : span.last].sum()))
                 if len(texts) < most_texts:
                     mine = named.texts.filter(pa.array(named.training))
@@ -78,7 +117,7 @@ class Catalogue:
         """Encodes every item once and hands its tokens to the users that have it; yields the
         tokens of each range."""
         for number, span in enumerate(self.ranges):
-            table = self._load(number).read_all()
+            table = self.files.open(number).read_all()
             services, texts = (table[n].combine_chunks() for n in ("service", "text"))
             tokens = tokenize(services, texts, tokenizer, max_item_tokens)
             item_ids = table["item_id"].to_numpy()
@@ -86,20 +125,6 @@ class Catalogue:
                 flat, lengths = rows_at(tokens.offsets, np.searchsorted(item_ids, used[0]))
                 self.store.add_tokens(users, tokens.tokens[flat], lengths)
             yield tokens
-
-    def items(self, first: int, last: int) -> Iterator[ItemTable]:
-        """Items `first` to `last` in order of identity, some at a time."""
-        passed = 0
-        for number in range(len(self.ranges)):
-            reader = self._load(number)
-            for chunk in range(reader.num_record_batches):
-                batch = reader.get_batch(chunk)
-                start, stop = max(first - passed, 0), min(last - passed, len(batch))
-                if start < stop:
-                    yield _item_table(batch.slice(start, stop - start))
-                passed += len(batch)
-            if passed >= last:
-                return
 
     def _named(self, span: Range) -> Named:
         blocks = [block for _, block in self.store.used(span)]
@@ -119,21 +144,6 @@ class Catalogue:
         rows = order[np.searchsorted(entries, wanted, sorter=order)]
         services, texts, source_ids = _parts(known["texts"].combine_chunks().take(pa.array(rows)))
         return Named(item_ids, training, services, texts, source_ids)
-
-    def _save(self, number: int, named: Named) -> None:
-        columns = {
-            "item_id": pa.array(named.item_ids),
-            "service": named.services,
-            "source_id": named.source_ids,
-            "text": named.texts,
-        }
-        write_table(self._path(number), pa.table(columns), _CHUNK_ITEMS)
-
-    def _load(self, number: int) -> pa.RecordBatchFileReader:
-        return pa.ipc.open_file(pa.OSFile(str(self._path(number))))
-
-    def _path(self, number: int) -> Path:
-        return self.folder / f"items-{number:05d}.arrow"
 
 
 def _parts(joined: pa.Array) -> list[pa.Array]:

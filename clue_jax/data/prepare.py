@@ -10,7 +10,7 @@ reads and groups the logs again, and reuses every shard that was finished.
 from __future__ import annotations
 
 import importlib.metadata
-import itertools
+import os
 from typing import Any
 
 import numpy as np
@@ -21,23 +21,21 @@ from clue_jax.config import PrepareConfig, to_json, validate_prepare
 from clue_jax.console import progress, say
 from clue_jax.data import tokenizer as bpe
 from clue_jax.data.accounts import Lengths
-from clue_jax.data.catalogue import Catalogue
 from clue_jax.data.grouping import Grouped, group_logs
-from clue_jax.data.items import encode_items, item_features
-from clue_jax.data.log_reader import SPLITS
 from clue_jax.data.manifest import SCHEMA_VERSION, fingerprint
 from clue_jax.data.privacy import Pseudonyms
-from clue_jax.data.records import encode_users, user_features
-from clue_jax.data.shards import Build, shard_bytes, shard_name, write_metadata
+from clue_jax.data.shards import Build
 from clue_jax.data.spill import scratch
 from clue_jax.data.tables import find_files
 from clue_jax.data.tokenizer import GENERIC_GUIDE, Tokenizer
+from clue_jax.data.workers import Workers
+from clue_jax.data.writing import write_items, write_users
 from clue_jax.errors import ConfigError, DataError
 
-ITEMS_PER_SHARD = 100_000
-
 # Settings that change no byte of a shard: finished ones are reused though these differ.
-_WITHOUT_EFFECT = ("source", "overwrite", "memory_mb")
+_WITHOUT_EFFECT = ("source", "overwrite", "memory_mb", "processes")
+
+_PROCESS_BYTES = 1 << 26  # of logs that make up for the start of a process
 
 # Another version of these may write other bytes, so that shards of both would not fit together.
 _WRITERS = ("array_record", "numpy", "tokenizers")
@@ -69,7 +67,8 @@ def prepare(config: PrepareConfig, out: str) -> None:
         build = Build(staged, files.sha256_text(files.canonical_json(identity)))
         if build.finished:
             say(f"{staged}: continuing an interrupted build, {len(build.finished)} files finished")
-        manifest = _build(config, build, given, pseudonyms)
+        with Workers(_processes(config, inputs)) as workers:
+            manifest = _build(config, build, given, pseudonyms, workers)
         manifest |= {
             "inputs": inputs,
             "pseudonym_key_id": identity["pseudonym_key_id"],
@@ -105,8 +104,21 @@ def _inputs(config: PrepareConfig) -> list[dict[str, Any]]:
     return entries
 
 
+def _processes(config: PrepareConfig, inputs: list[dict[str, Any]]) -> int:
+    """As many as there are cores, if so few are worth their start, and fit into the memory."""
+    if config.processes:
+        return config.processes
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    worth = sum(entry["bytes"] for entry in inputs) // _PROCESS_BYTES + 1
+    return min(cores or 1, worth, config.most_processes)
+
+
 def _build(
-    config: PrepareConfig, build: Build, given: Tokenizer | None, pseudonyms: Pseudonyms | None
+    config: PrepareConfig,
+    build: Build,
+    given: Tokenizer | None,
+    pseudonyms: Pseudonyms | None,
+    workers: Workers,
 ) -> dict[str, Any]:
     """Writes everything but the manifest, and returns what it says about the contents."""
     with scratch(build.root) as folder:
@@ -119,8 +131,8 @@ def _build(
                 item_tokens.add(np.diff(tokens.offsets))
                 truncated += tokens.truncated
                 advance(len(tokens.offsets) - 1)
-        splits = _write_users(config, build, grouped)
-        items = _write_items(build, catalogue)
+        splits = write_users(config, build, grouped, folder, workers)
+        items = write_items(build, catalogue, folder, workers)
     return {
         "schema_version": SCHEMA_VERSION,
         "name": config.name,
@@ -160,53 +172,6 @@ def _tokenizer(
         if tokenizer.guide(service) == GENERIC_GUIDE:
             say(f"service {service!r}: not known to this tokenizer; it has the generic guide token")
     return tokenizer
-
-
-def _write_users(config: PrepareConfig, build: Build, grouped: Grouped) -> dict[str, Any]:
-    services, store = grouped.reading.services, grouped.store
-    totals = np.sum(store.split_counts, axis=0)
-    splits: dict[str, Any] = {}
-    with progress("prepare: users", int(totals.sum())) as advance:
-        for number, (split, total) in enumerate(zip(SPLITS, totals.tolist(), strict=True)):
-            starts = range(0, total, config.users_per_shard)
-            entries = []
-            for shard, start in enumerate(starts):
-                stop = min(start + config.users_per_shard, total)
-
-                def make(number: int = number, start: int = start, stop: int = stop) -> bytes:
-                    parts = map(encode_users, store.users(number, start, stop))
-                    return shard_bytes(itertools.chain.from_iterable(parts), build.root)
-
-                name = shard_name("users", split, shard, len(starts))
-                entries.append(build.file(name, make, users=stop - start))
-                advance(stop - start)
-            behaviours = grouped.tallies.split_behaviours[number].tolist()
-            splits[split] = {
-                "users": total,
-                "behaviours": dict(zip(services, behaviours, strict=True)),
-                "shards": entries,
-            }
-    by_split = {split: value["shards"] for split, value in splits.items()}
-    write_metadata(build.root / "users", user_features(), by_split, "users")
-    return splits
-
-
-def _write_items(build: Build, catalogue: Catalogue) -> dict[str, Any]:
-    starts = range(0, catalogue.count, ITEMS_PER_SHARD)
-    entries = []
-    with progress("prepare: items", catalogue.count) as advance:
-        for shard, start in enumerate(starts):
-            stop = min(start + ITEMS_PER_SHARD, catalogue.count)
-
-            def make(start: int = start, stop: int = stop) -> bytes:
-                parts = map(encode_items, catalogue.items(start, stop))
-                return shard_bytes(itertools.chain.from_iterable(parts), build.root)
-
-            name = shard_name("items", "items", shard, len(starts))
-            entries.append(build.file(name, make, items=stop - start))
-            advance(stop - start)
-    write_metadata(build.root / "items", item_features(), {"items": entries}, "items")
-    return {"count": catalogue.count, "shards": entries}
 
 
 def _tell(manifest: dict[str, Any], out: epath.PathLike, reused: int) -> None:

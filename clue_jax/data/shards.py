@@ -7,9 +7,11 @@ TensorFlow. We write the shards ourselves, because their bytes must not depend o
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
@@ -64,21 +66,37 @@ class Build:
             elif name != BUILD_FILE and name not in self.finished:
                 leftover.unlink()
 
-    def file(self, name: str, make: Callable[[], bytes], **facts: Any) -> dict[str, Any]:
-        """The entry {file, bytes, sha256, **facts} of a file, made unless it is there and whole."""
-        entry = self.finished.get(name)
-        path = self.root / name
+    def kept(self, name: str) -> dict[str, Any] | None:
+        """The entry {file, bytes, sha256, ...} of a file that an earlier build finished, if it is
+        still whole."""
+        entry, path = self.finished.get(name), self.root / name
         if entry and path.exists() and files.sha256_file(path) == entry["sha256"]:
             self.reused += 1
             return entry
+        return None
+
+    def file(self, name: str, make: Callable[[], bytes]) -> dict[str, Any]:
+        """The entry of a file, made unless it was kept."""
+        if entry := self.kept(name):
+            return entry
         payload = make()
-        files.write_bytes(path, payload)
-        entry = {
-            "file": name,
-            **facts,
-            "bytes": len(payload),
-            "sha256": files.sha256_file(path),
-        }
+        files.write_bytes(self.root / name, payload)
+        return self._note(name, len(payload), files.sha256_file(self.root / name))
+
+    def adopt(self, name: str, made: Made, **facts: Any) -> dict[str, Any]:
+        """The entry of a shard that lies elsewhere, after it has been moved to its place, which is
+        the last thing that is done to it."""
+        path = self.root / name
+        with files.storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if "://" in str(path):
+                files.write_bytes(path, made.path.read_bytes())
+            else:
+                os.replace(made.path, path)
+        return self._note(name, made.bytes, made.sha256, **facts)
+
+    def _note(self, name: str, size: int, sha256: str, **facts: Any) -> dict[str, Any]:
+        entry = {"file": name, **facts, "bytes": size, "sha256": sha256}
         self.finished[name] = entry
         files.write_json(
             self.root / BUILD_FILE, {"identity": self.identity, "files": self.finished}
@@ -90,27 +108,34 @@ class Build:
         (self.root / BUILD_FILE).unlink(missing_ok=True)
 
 
-def shard_bytes(records: Iterable[bytes], scratch: epath.Path) -> bytes:
-    """The bytes of an ArrayRecord file; equal records give equal bytes.
+class Made(NamedTuple):
+    """A shard on a local disk, not yet where it belongs."""
+
+    path: Path
+    bytes: int
+    sha256: str
+
+
+def write_shard(records: Iterable[bytes], path: Path) -> Made:
+    """Writes an ArrayRecord file; equal records give equal bytes.
 
     Raises:
-        StorageError: the library could not write its file.
+        StorageError: the library could not write it.
     """
     # The library writes to local paths only, and tells of a full disk by a RuntimeError at best.
-    local = None if "://" in str(scratch) else str(scratch)
-    with tempfile.TemporaryDirectory(prefix=".shard.", dir=local) as folder:
-        path = epath.Path(folder) / "shard"
-        try:
-            writer = ArrayRecordWriter(str(path), WRITER_OPTIONS)
-            for record in records:
-                writer.write(record)
-            writer.close()
-        except RuntimeError as error:
-            raise StorageError(
-                f"{scratch}: cannot write a shard ({error}); free some space and run the same"
-                " command again"
-            ) from error
-        return path.read_bytes()
+    try:
+        writer = ArrayRecordWriter(str(path), WRITER_OPTIONS)
+        for record in records:
+            writer.write(record)
+        writer.close()
+    except RuntimeError as error:
+        raise StorageError(
+            f"{path}: cannot write a shard ({error}); free some space and run the same command"
+            " again"
+        ) from error
+    with files.storage_errors(path):
+        files.fsync_path(path)
+        return Made(path, path.stat().st_size, files.sha256_file(path))
 
 
 @contextlib.contextmanager

@@ -36,7 +36,6 @@ class UserStore:
         self.folder, self.services = folder, services
         self.split_counts: list[np.ndarray] = []
         self.items = np.zeros(BINS)
-        self._open: tuple[int, _RangeItems] | None = None
 
     def add(self, histories: Histories) -> None:
         """Keeps the users of the next range."""
@@ -91,10 +90,7 @@ class UserStore:
             passed += here
 
     def _range_users(self, number: int, first: int, last: int) -> Iterator[Users]:
-        if self._open is None or self._open[0] != number:
-            self._open = None  # before the next one, so that never two are in memory
-            self._open = (number, _RangeItems(*(self._path(number, n) for n in _ITEM_FILES)))
-        items = self._open[1]
+        items = _items_of(*(self._path(number, name) for name in _ITEM_FILES))
         with pa.OSFile(str(self._path(number, "users"))) as file, pa.ipc.open_file(file) as reader:
             for chunk in range(first // _CHUNK_USERS, -(-last // _CHUNK_USERS)):
                 start = max(first - chunk * _CHUNK_USERS, 0)
@@ -133,6 +129,17 @@ class _RangeItems:
         self.identities = np.array(np.load(used, mmap_mode="r")[0])
         self.offsets = offsets_of(np.fromfile(lengths, np.int32))
         self.tokens = np.fromfile(tokens, np.int32)
+
+
+_opened: dict[tuple[Path, ...], _RangeItems] = {}
+
+
+def _items_of(*paths: Path) -> _RangeItems:
+    """Those of the last range asked for stay, as shards are smaller than ranges."""
+    if paths not in _opened:
+        _opened.clear()  # before the next one, so that never two are in memory
+        _opened[paths] = _RangeItems(*paths)
+    return _opened[paths]
 
 
 def _first_key(bound: int) -> int:

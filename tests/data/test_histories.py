@@ -79,7 +79,7 @@ def group(tmp_path):
         collections.deque(grouped.catalogue.tokenize(tokenizer, 8), maxlen=0)
         totals = np.sum(grouped.store.split_counts, axis=0)
         parts = [list(grouped.store.users(s, 0, int(totals[s]))) for s in range(3)]
-        tables = list(grouped.catalogue.items(0, grouped.catalogue.count))
+        tables = list(grouped.catalogue.files.items(0, grouped.catalogue.count))
         items = ItemTable(
             *(np.concatenate([vars(t)[name] for t in tables]) for name in vars(tables[0]))
         )

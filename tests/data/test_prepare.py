@@ -17,6 +17,7 @@ from etils import epath
 from clue_jax import files
 from clue_jax.config import PrepareConfig, PseudonymConfig, SourceConfig, TokenizerConfig
 from clue_jax.data import prepare as stage
+from clue_jax.data import writing
 from clue_jax.data.prepare import prepare
 from clue_jax.data.source import open_dataset
 from clue_jax.errors import ConfigError, DataError, LockedError, StorageError
@@ -201,22 +202,22 @@ class Killed(BaseException):
 def test_a_rerun_reuses_what_is_finished(tmp_path, logs, monkeypatch, after):
     prepare(config_for(logs), str(tmp_path / "undisturbed"))
     written = []
-    real = stage.shard_bytes
+    real = writing.write_shard
 
-    def dying(records, scratch):
+    def dying(*args):
         if len(written) == after:
             raise Killed
         written.append(1)
-        return real(records, scratch)
+        return real(*args)
 
-    monkeypatch.setattr(stage, "shard_bytes", dying)
+    monkeypatch.setattr(writing, "write_shard", dying)
     with pytest.raises(Killed):
         prepare(config_for(logs), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     (tmp_path / "out.partial" / "users").mkdir(exist_ok=True)
     (tmp_path / "out.partial" / "users" / ".half.tmp").write_bytes(b"half")
     made = []
-    monkeypatch.setattr(stage, "shard_bytes", lambda *a: made.append(1) or real(*a))
+    monkeypatch.setattr(writing, "write_shard", lambda *a: made.append(1) or real(*a))
     prepare(config_for(logs), str(tmp_path / "out"))
     out, undisturbed = (contents(tmp_path / n) for n in ("out", "undisturbed"))
     assert out == undisturbed
@@ -226,13 +227,13 @@ def test_a_rerun_reuses_what_is_finished(tmp_path, logs, monkeypatch, after):
 
 def test_a_damaged_or_foreign_leftover_is_made_again(tmp_path, logs, monkeypatch):
     prepare(config_for(logs), str(tmp_path / "undisturbed"))
-    real = stage._write_items
+    real = stage.write_items
 
     def dying(*args):
         raise Killed
 
     for change in ("flip", "other config"):
-        monkeypatch.setattr(stage, "_write_items", dying)
+        monkeypatch.setattr(stage, "write_items", dying)
         config = config_for(logs, max_history=1) if change == "other config" else config_for(logs)
         with pytest.raises(Killed):
             prepare(config, str(tmp_path / "out"))
@@ -241,7 +242,7 @@ def test_a_damaged_or_foreign_leftover_is_made_again(tmp_path, logs, monkeypatch
             payload = bytearray(shard.read_bytes())
             payload[len(payload) // 2] ^= 1
             shard.write_bytes(bytes(payload))
-        monkeypatch.setattr(stage, "_write_items", real)
+        monkeypatch.setattr(stage, "write_items", real)
         prepare(config_for(logs, overwrite=True), str(tmp_path / "out"))
         out, undisturbed = (contents(tmp_path / n) for n in ("out", "undisturbed"))
         assert {n for n in undisturbed if out[n] != undisturbed[n]} == {"manifest.json"}
@@ -252,16 +253,16 @@ def test_a_damaged_or_foreign_leftover_is_made_again(tmp_path, logs, monkeypatch
 @pytest.mark.parametrize(
     ("owner", "name", "at"),
     [
-        ("stage", "shard_bytes", 3),
+        ("writing", "write_shard", 3),
         ("spill.Spill", "flush", 2),  # while logs are read
         ("user_store.UserStore", "add", 1),  # while users are grouped
-        ("catalogue.Catalogue", "_save", 1),
+        ("catalogue.ItemFiles", "save", 1),
     ],
 )
 def test_kill_minus_nine_and_again(tmp_path, logs, owner, name, at):
     program = f"""
 import os, signal
-from clue_jax.data import catalogue, prepare as stage, spill, user_store
+from clue_jax.data import catalogue, prepare as stage, spill, user_store, writing
 from tests.data.test_prepare import config_for
 from etils import epath
 real, count = {owner}.{name}, []
@@ -287,16 +288,46 @@ def test_a_rerun_in_other_memory_reuses_what_is_finished(tmp_path, logs, monkeyp
     def dying(*args):
         raise Killed
 
-    real = stage._write_items
-    monkeypatch.setattr(stage, "_write_items", dying)
+    real = stage.write_items
+    monkeypatch.setattr(stage, "write_items", dying)
     with pytest.raises(Killed):
         prepare(config_for(logs), str(tmp_path / "out"))
-    monkeypatch.setattr(stage, "_write_items", real)
+    monkeypatch.setattr(stage, "write_items", real)
     prepare(config_for(logs, memory_mb=512), str(tmp_path / "out"))
     users = len(list((tmp_path / "out" / "users").glob("*array_record*")))
     assert f"{users + 1} finished files reused" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="memory_mb: 100 is too little"):
         prepare(config_for(logs, memory_mb=100), str(tmp_path / "more"))
+
+
+# ------------------------------------------------------------------------------ several processes
+
+
+def test_the_number_of_processes_changes_no_byte(tmp_path, logs):
+    for count in (1, 2, 3):
+        prepare(config_for(logs, processes=count), str(tmp_path / str(count)))
+    one, two, three = (contents(tmp_path / str(n)) for n in (1, 2, 3))
+    differ = {name for name in one if not one[name] == two.get(name) == three.get(name)}
+    assert differ == {"manifest.json"} and set(one) == set(two) == set(three)  # it has the config
+    prints = {open_dataset(tmp_path / str(n)).fingerprint for n in (1, 2, 3)}
+    assert len(prints) == 1
+
+
+@pytest.mark.parametrize(("count", "memory_mb", "room"), [(2, 512, 1), (9, 2_048, 4)])
+def test_processes_that_do_not_fit_are_refused(logs, tmp_path, count, memory_mb, room):
+    config = config_for(logs, processes=count, memory_mb=memory_mb)
+    with pytest.raises(ConfigError, match=rf"processes: {count} do not fit .*room for {room}$"):
+        prepare(config, str(tmp_path / "out"))
+
+
+def test_small_logs_are_read_by_one_process(logs, monkeypatch):
+    monkeypatch.setattr(stage.os, "sched_getaffinity", lambda pid: range(16), raising=False)
+    processes = lambda size, **given: stage._processes(  # noqa: E731
+        config_for(logs, **given), [{"bytes": size}]
+    )
+    assert processes(10**6) == 1 and processes(10**6, processes=3) == 3
+    assert processes(10**10) == 4  # what memory_mb has room for
+    assert processes(10**10, memory_mb=64_000) == 16
 
 
 # ------------------------------------------------------------------------------------- refusals

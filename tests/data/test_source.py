@@ -13,7 +13,7 @@ from clue_jax import files
 from clue_jax.data import manifest as manifests
 from clue_jax.data.prepare import prepare
 from clue_jax.data.records import encode_users
-from clue_jax.data.shards import shard_bytes
+from clue_jax.data.shards import write_shard
 from clue_jax.data.source import open_dataset
 from clue_jax.errors import DataError
 from tests.data.test_prepare import config_for, write_logs
@@ -157,7 +157,8 @@ def test_a_token_outside_the_vocabulary_names_shard_and_record(copy):
     last = users.token_offsets[users.item_offsets[3]] - 1  # the last token of record 2
     tokens[last] = dataset.tokenizer.vocab_size
     records = encode_users(type(users)(**{**vars(users), "tokens": tokens}))
-    replace_shard(copy, shard["file"], shard_bytes(records, epath.Path(copy.parent)))
+    made = write_shard(records, copy.parent / "made")
+    replace_shard(copy, shard["file"], made.path.read_bytes())
     with pytest.raises(DataError, match=r"train.*-00001-of.*: record 2: token id \d+ is not in"):
         read_all(copy, verify=True)
 

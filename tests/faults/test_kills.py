@@ -19,9 +19,10 @@ def build(tmp_path_factory):
     return start, folder / "out", *undisturbed(start, folder / "out")
 
 
-@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.9])
-def test_it_ends_as_if_nobody_had_killed_it(build, share):
+@pytest.mark.parametrize(("share", "processes"), [(0.05, 1), (0.3, 2), (0.6, 1), (0.9, 2)])
+def test_it_ends_as_if_nobody_had_killed_it(build, share, processes):
     start, out, points, expected = build
+    start = functools.partial(start, f"--config.processes={processes}")
     assert points > 75
     shutil.rmtree(out, ignore_errors=True)
     kept = killed_and_finished(start, out, int(share * points), expected)
