@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 
 from clue_jax.data import events
 from clue_jax.data.histories import people
 from clue_jax.data.intake import Intake
 from clue_jax.data.log_reader import SPLITS
 from clue_jax.data.privacy import Pseudonyms
+from clue_jax.data.rejects import Rejects, publish_rejects
 from clue_jax.data.spill import BINS, Range
 
 EVERYTHING = Range(0, BINS)
@@ -46,11 +48,19 @@ def read_events(config, rejects_path=None, *, memory_bytes=1 << 26, partitions=3
                 values += getattr(batch, name).tolist()
             intake(batch)
 
-        reading = events.read_events(config, sink, rejects_path)
-        intake.close()
-        found = people(intake.users.table(EVERYTHING), intake.files)
-        rows = intake.rows.table(EVERYTHING).sort_by("row")
-    assert rows["row"].to_pylist() == list(range(reading.behaviours))
+        units = events.units_of(config)
+        rejects = Rejects(config.max_bad_rows, Path(folder))
+        try:
+            part = events.read_units(config, units, sink, rejects, lambda count: None)
+            reading = events.reading_of(config, units, [part])
+        finally:
+            if rejects_path:
+                publish_rejects([Path(folder)], rejects_path)
+        taken = intake.close()
+        names = [(str(unit.file.path), config.sources[unit.source].split) for unit in units]
+        found = people(taken.users.table(EVERYTHING), names)
+        rows = taken.rows.table(EVERYTHING).sort_by("row")
+    assert len(rows) == reading.behaviours and pc.all(pc.greater_equal(rows["row"], 0)).as_py()
     assert rows["time"].to_pylist() == columns["times"]
     named = np.array([*SPLITS, ""])[found.splits]
     return Collected(

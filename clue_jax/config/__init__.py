@@ -7,6 +7,7 @@ Derived values are properties, so an override can never leave them stale.
 
 from clue_jax.config.checks import require
 from clue_jax.config.data import (
+    PARENT_MEMORY_MB,
     SERVICE_NAME,
     Comparison,
     PrepareConfig,
@@ -56,6 +57,7 @@ from clue_jax.config.training_checks import batch_ranges, validate_pretrain
 __all__ = [
     "SynthesizeConfig",
     "SERVICE_NAME",
+    "PARENT_MEMORY_MB",
     "Comparison",
     "RowFilter",
     "SourceConfig",

@@ -17,9 +17,15 @@ class Lengths:
 
     def add(self, lengths: np.ndarray) -> None:
         """Takes non-negative integers [n]."""
-        found = np.bincount(lengths, minlength=len(self._counts)).astype(np.int64)
-        found[: len(self._counts)] += self._counts
-        self._counts = found
+        self._add(np.bincount(lengths).astype(np.int64))
+
+    def merge(self, other: Lengths) -> None:
+        self._add(other._counts)
+
+    def _add(self, counts: np.ndarray) -> None:
+        short, long = sorted((self._counts, counts), key=len)
+        self._counts = long.copy()
+        self._counts[: len(short)] += short
 
     def spread(self) -> dict[str, int]:
         """p50, p90, p99 and maximum: the next higher length where one falls between two."""
@@ -49,6 +55,15 @@ class Tallies:
         for rule, number in histories.dropped.items():
             self.dropped[rule] = self.dropped.get(rule, 0) + number
         self.repeats += histories.repeats
+
+    def merge(self, other: Tallies) -> None:
+        """Takes those of another range of users."""
+        for mine, theirs in zip(self._behaviours, other._behaviours, strict=True):
+            mine.merge(theirs)
+        self.split_behaviours += other.split_behaviours
+        for rule, number in other.dropped.items():
+            self.dropped[rule] = self.dropped.get(rule, 0) + number
+        self.repeats += other.repeats
 
     def quantiles(self) -> dict[str, dict[str, int]]:
         """Behaviours of the users of each service."""

@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from clue_jax.config import PrepareConfig
 from clue_jax.data.keyed import hash64
+from clue_jax.data.log_reader import UNIT_BITS
 from clue_jax.data.ragged import ranges, run_starts
-from clue_jax.data.spill import Range, Spill
+from clue_jax.data.spill import Range, Spilled
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,15 @@ class Counts:
 
 
 def read_rows(
-    spill: Spill, span: Range, config: PrepareConfig, places: np.ndarray, limit: int
+    spill: Spilled, span: Range, config: PrepareConfig, places: np.ndarray, limit: int
 ) -> tuple[Rows, Counts]:
     """The behaviours of a range of users.
 
     Args:
-        spill: `Intake.rows`.
+        spill: `Taken.rows`.
         span: the users.
         config: `max_history` and `drop_repeats` say what may be left out.
-        places: [S] place in the dataset's services of each service as the reader numbered them.
+        places: `Reading.places`.
         limit: rows in memory at a time.
 
     Returns:
@@ -77,7 +78,7 @@ def read_rows(
 
 
 def _read_cut(
-    spill: Spill, span: Range, config: PrepareConfig, places: np.ndarray, limit: int, classes: int
+    spill: Spilled, span: Range, config: PrepareConfig, places: np.ndarray, limit: int, classes: int
 ) -> tuple[Rows, Counts]:
     kept, total = _empty(), _no_counts()
     for chunk in _chunks(spill.read(span), places, limit):
@@ -107,7 +108,8 @@ def _chunks(batches: Iterator[pa.RecordBatch], places: np.ndarray, limit: int) -
     for batch in batches:
         names = batch.schema.names
         columns = {n: c.to_numpy() for n, c in zip(names, batch.columns, strict=True)}
-        rows = Rows(**columns | {"service": places[columns["service"]]})
+        unit = columns["row"] >> UNIT_BITS
+        rows = Rows(**columns | {"service": places[unit, columns["service"]]})
         for start in range(0, len(rows), max(limit // 2, 1)):
             waiting.append(rows.take(slice(start, start + max(limit // 2, 1))))
             if sum(map(len, waiting)) >= limit // 2:

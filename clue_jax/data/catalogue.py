@@ -6,6 +6,7 @@ users say which are used, and by which behaviour first, whose id at the source i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clue_jax.console import progress
-from clue_jax.data.item_tokens import ItemTokens, tokenize
+from clue_jax.data.accounts import Lengths
+from clue_jax.data.item_tokens import tokenize
 from clue_jax.data.items import ItemTable
 from clue_jax.data.ragged import rows_at, run_starts
-from clue_jax.data.spill import Range, Spill, ranges_of, write_table
+from clue_jax.data.spill import Range, Spilled, ranges_of, write_table
 from clue_jax.data.tokenizer import Tokenizer
 from clue_jax.data.user_store import UserStore
+from clue_jax.data.workers import Advance, Workers
 from clue_jax.errors import DataError
 
 # What an item used by a range of users takes in memory beside its tokens, while merged.
@@ -52,6 +55,7 @@ class ItemFiles:
             "service": named.services,
             "source_id": named.source_ids,
             "text": named.texts,
+            "training": pa.array(named.training),
         }
         write_table(self._path(number), pa.table(columns), _CHUNK_ITEMS)
 
@@ -85,65 +89,106 @@ class Catalogue:
     """
 
     def __init__(
-        self, folder: Path, spill: Spill, store: UserStore, item_bytes: int, memory_bytes: int
+        self, folder: Path, spill: Spilled, store: UserStore, item_bytes: int, memory_bytes: int
     ):
-        """Takes what was spilled; `item_bytes` is what the tokens of an item may take."""
+        """Takes what was spilled; `item_bytes` is what the tokens of an item may take, and
+        `memory_bytes` what a process may."""
         self.spill, self.store = spill, store
         weights = spill.weights + store.items * (_USED_BYTES + item_bytes)
         self.ranges = ranges_of(weights, memory_bytes)
         self.files = ItemFiles(folder, len(self.ranges))
         self.count = 0
 
-    def collect(self, most_texts: int) -> list[str]:
+    def collect(self, most_texts: int, workers: Workers) -> list[str]:
         """Names all items, and returns the first distinct texts of training users in order of
         identity, a hash: a fair sample."""
+        tasks = [(self.spill, self.store, self.files, *range_) for range_ in enumerate(self.ranges)]
+        with progress("prepare: items named", int(self.store.items.sum())) as advance:
+            self.count = sum(workers.map(name_items, tasks, advance))
         texts: dict[str, None] = {}
-        used = self.store.items
-        with progress("prepare: items named", int(used.sum())) as advance:
-            for number, span in enumerate(self.ranges):
-                named = self._named(span)
-                self.count += len(named.item_ids)
-                self.files.save(number, named)
-                advance(int(used[span.first : span.last].sum()))
-                if len(texts) < most_texts:
-                    mine = named.texts.filter(pa.array(named.training))
-                    for start in range(0, len(mine), _CHUNK_ITEMS):
-                        texts |= dict.fromkeys(mine.slice(start, _CHUNK_ITEMS).to_pylist())
-                        if len(texts) >= most_texts:
-                            break
+        for number in range(len(self.ranges)):
+            reader = self.files.open(number)
+            for chunk in range(reader.num_record_batches):
+                if len(texts) >= most_texts:
+                    return list(texts)[:most_texts]
+                batch = reader.get_batch(chunk)
+                mine = batch.column("text").filter(batch.column("training"))
+                texts |= dict.fromkeys(mine.to_pylist())
         return list(texts)[:most_texts]
 
-    def tokenize(self, tokenizer: Tokenizer, max_item_tokens: int) -> Iterator[ItemTokens]:
-        """Encodes every item once and hands its tokens to the users that have it; yields the
-        tokens of each range."""
-        for number, span in enumerate(self.ranges):
-            table = self.files.open(number).read_all()
-            services, texts = (table[n].combine_chunks() for n in ("service", "text"))
-            tokens = tokenize(services, texts, tokenizer, max_item_tokens)
-            item_ids = table["item_id"].to_numpy()
-            for users, used in self.store.used(span):
-                flat, lengths = rows_at(tokens.offsets, np.searchsorted(item_ids, used[0]))
-                self.store.add_tokens(users, tokens.tokens[flat], lengths)
-            yield tokens
+    def tokenize(
+        self, tokenizer: Tokenizer, max_item_tokens: int, workers: Workers
+    ) -> tuple[Lengths, int]:
+        """Encodes every item once and hands its tokens to the users that have it; gives the
+        lengths of the items and how many lost tokens."""
+        tasks = [
+            (tokenizer.serialized, max_item_tokens, self.store, self.files, *range_)
+            for range_ in enumerate(self.ranges)
+        ]
+        lengths, truncated = Lengths(), 0
+        with progress("prepare: items tokenised", self.count) as advance:
+            for found, cut in workers.map(tokenize_items, tasks, advance):
+                lengths.merge(found)
+                truncated += cut
+        return lengths, truncated
 
-    def _named(self, span: Range) -> Named:
-        blocks = [block for _, block in self.store.used(span)]
-        used = np.concatenate([np.zeros((3, 0), np.uint64), *blocks], axis=1)
-        used = used[:, np.lexsort((used[1], used[0]))]
-        starts = run_starts(used[0])
-        item_ids = used[0][starts]
-        if not len(item_ids):
-            nothing = pa.array([], pa.large_string())
-            return Named(item_ids, np.zeros(0, bool), nothing, nothing, nothing)
-        training = np.bitwise_or.reduceat(used[2] & np.uint64(1), starts) > 0
-        known = self.spill.table(span)
-        _check_identities(known, item_ids)
-        entries = known["entry"].to_numpy()
-        order = np.argsort(entries)
-        wanted = (used[2][starts] >> np.uint64(1)).astype(np.int64)
-        rows = order[np.searchsorted(entries, wanted, sorter=order)]
-        services, texts, source_ids = _parts(known["texts"].combine_chunks().take(pa.array(rows)))
-        return Named(item_ids, training, services, texts, source_ids)
+
+def name_items(
+    spill: Spilled, store: UserStore, files: ItemFiles, number: int, span: Range, advance: Advance
+) -> int:
+    """A task of `Workers`: names and saves the items of a range; gives how many there are."""
+    named = _named(spill, store, span)
+    files.save(number, named)
+    advance(int(store.items[span.first : span.last].sum()))
+    return len(named.item_ids)
+
+
+def tokenize_items(
+    serialized: bytes,
+    max_item_tokens: int,
+    store: UserStore,
+    files: ItemFiles,
+    number: int,
+    span: Range,
+    advance: Advance,
+) -> tuple[Lengths, int]:
+    """A task of `Workers`: the tokens of a range of items, put down for the users that have it."""
+    table = files.open(number).read_all()
+    services, texts = (table[n].combine_chunks() for n in ("service", "text"))
+    tokens = tokenize(services, texts, _tokenizer(serialized), max_item_tokens)
+    item_ids = table["item_id"].to_numpy()
+    for users, used in store.used(span):
+        flat, lengths = rows_at(tokens.offsets, np.searchsorted(item_ids, used[0]))
+        store.write_tokens(users, number, tokens.tokens[flat], lengths)
+    found = Lengths()
+    found.add(np.diff(tokens.offsets))
+    advance(len(item_ids))
+    return found, tokens.truncated
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizer(serialized: bytes) -> Tokenizer:
+    return Tokenizer(serialized)
+
+
+def _named(spill: Spilled, store: UserStore, span: Range) -> Named:
+    blocks = [block for _, block in store.used(span)]
+    used = np.concatenate([np.zeros((3, 0), np.uint64), *blocks], axis=1)
+    used = used[:, np.lexsort((used[1], used[0]))]
+    starts = run_starts(used[0])
+    item_ids = used[0][starts]
+    if not len(item_ids):
+        nothing = pa.array([], pa.large_string())
+        return Named(item_ids, np.zeros(0, bool), nothing, nothing, nothing)
+    training = np.bitwise_or.reduceat(used[2] & np.uint64(1), starts) > 0
+    known = spill.table(span)
+    _check_identities(known, item_ids)
+    entries = known["entry"].to_numpy()
+    order = np.argsort(entries)
+    wanted = (used[2][starts] >> np.uint64(1)).astype(np.int64)
+    rows = order[np.searchsorted(entries, wanted, sorter=order)]
+    services, texts, source_ids = _parts(known["texts"].combine_chunks().take(pa.array(rows)))
+    return Named(item_ids, training, services, texts, source_ids)
 
 
 def _parts(joined: pa.Array) -> list[pa.Array]:

@@ -2,23 +2,40 @@
 
     files -> batches -> row filters -> times, window -> users, texts, services, splits -> sink
 
-A row is left out because a rule says so (`filtered`) or because it is malformed (`rejects`).
+A row is left out because a rule says so (`filtered`) or because it is malformed (`rejects`). Files
+are units of work, numbered in order of sources and names, and read side by side.
 """
 
 from __future__ import annotations
 
-import contextlib
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from etils import epath
 
 from clue_jax.config import PrepareConfig, validate_prepare
-from clue_jax.console import progress
 from clue_jax.data.log_reader import LogReader, Sink, Tally
 from clue_jax.data.rejects import Rejects
-from clue_jax.data.tables import find_files
+from clue_jax.data.tables import LogFile, find_files
 from clue_jax.errors import DataError
+
+
+class Unit(NamedTuple):
+    """A file of the logs."""
+
+    number: int
+    source: int  # of the config
+    file: LogFile
+
+
+class Part(NamedTuple):
+    """What a process has read."""
+
+    units: list[int]
+    tally: Tally
+    rejects: Rejects
 
 
 @dataclass(frozen=True)
@@ -27,44 +44,93 @@ class Reading:
 
     behaviours: int  # M
     services: tuple[str, ...]  # as first named by the sources, then those of columns, sorted
-    service_order: np.ndarray  # [S] int16: place in `services` of each as numbered by the reader
+    places: np.ndarray  # [units, most] int16: of services as numbered in a unit, in `services`
     has_times: bool  # times are epoch seconds
     rejects: dict[str, int]  # rows by reason
     filtered: dict[str, int]  # rows by rule
     replaced: dict[str, int]  # texts that were mended or cut, by reason
 
 
-def read_events(
-    config: PrepareConfig, sink: Sink, rejects_path: epath.Path | None = None
-) -> Reading:
-    """Reads every source of `config`, a batch of rows at a time.
-
-    Args:
-        config: what to read and what to leave out.
-        sink: takes the usable rows, in order of sources, files by name, rows.
-        rejects_path: becomes a file of JSON lines {file, row, column, reason}, a line for each
-            rejected row; not made where there are none.
+def units_of(config: PrepareConfig) -> list[Unit]:
+    """All files, in order of sources and names, each looked at.
 
     Raises:
         ConfigError: a setting that cannot work.
-        DataError: logs missing, unreadable, without a column or without a single usable row, or
-            more than `max_bad_rows` malformed rows.
+        DataError: files missing, unreadable, or without a column.
     """
     validate_prepare(config)
-    tally, rejects = Tally(), Rejects(config.max_bad_rows, rejects_path)
-    readers = [LogReader(config, source, tally, rejects, sink) for source in config.sources]
-    files = [find_files(config, source) for source in config.sources]
-    for reader, found in zip(readers, files, strict=True):
-        reader.check(found)
-    total = sum(file.path.stat().length for found in files for file in found)
-    with contextlib.closing(rejects), progress("prepare: bytes read", total) as advance:
-        for reader, found in zip(readers, files, strict=True):
-            reader.read(found, advance)
-    services, order = _services(config, tally, rejects)
+    readers = [_reader(config, place, lambda batch: None) for place in range(len(config.sources))]
+    units: list[Unit] = []
+    for place, source in enumerate(config.sources):
+        for file in find_files(config, source):
+            units.append(Unit(len(units), place, file))
+    for unit in units:
+        readers[unit.source].check(unit.file)
+    return units
+
+
+def read_units(
+    config: PrepareConfig,
+    units: Sequence[Unit],
+    sink: Sink,
+    rejects: Rejects,
+    advance: Callable[[float], None],
+    now: float | None = None,
+) -> Part:
+    """Reads some units, a batch of rows at a time.
+
+    Args:
+        config: what to read and what to leave out.
+        units: of `units_of`, in order.
+        sink: takes the usable rows.
+        rejects: takes the others.
+        advance: takes bytes read.
+        now: epoch seconds of the run, the same for all its processes.
+
+    Raises:
+        DataError: a file that cannot be read, or more malformed rows than are tolerated.
+    """
+    tally = Tally()
+    now = time.time() if now is None else now
+    for unit in units:
+        reader = _reader(config, unit.source, sink, tally, rejects, now)
+        reader.read(unit.number, unit.file, advance)
+    return Part([unit.number for unit in units], tally, rejects)
+
+
+def _reader(
+    config: PrepareConfig,
+    place: int,
+    sink: Sink,
+    tally: Tally | None = None,
+    rejects: Rejects | None = None,
+    now: float = 0.0,
+) -> LogReader:
+    source = config.sources[place]
+    return LogReader(config, source, tally or Tally(), rejects or Rejects(0), sink, now)
+
+
+def reading_of(config: PrepareConfig, units: Sequence[Unit], parts: Sequence[Part]) -> Reading:
+    """What all processes together have read.
+
+    Raises:
+        DataError: a source without a single row, or a service without a single usable one; or more
+            malformed rows than are tolerated.
+    """
+    rejects, tally = Rejects(config.max_bad_rows), Tally()
+    for part in parts:
+        rejects.merge(part.rejects)
+        tally.filtered += part.tally.filtered
+        tally.replaced += part.tally.replaced
+        tally.behaviours += part.tally.behaviours
+        tally.rows |= part.tally.rows
+        tally.services |= dict.fromkeys(part.tally.services, 0)
+    _refuse_empty(config, units, tally)
+    services = _services(config, tally, rejects)
     return Reading(
         behaviours=tally.behaviours,
         services=services,
-        service_order=order,
+        places=_places(services, len(units), parts),
         has_times=bool(config.sources[0].timestamp),
         rejects=dict(sorted(rejects.counts.items())),
         filtered=dict(sorted(tally.filtered.items())),
@@ -72,10 +138,14 @@ def read_events(
     )
 
 
-def _services(
-    config: PrepareConfig, tally: Tally, rejects: Rejects
-) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names in their order, and the place there of each number that the reader gave."""
+def _refuse_empty(config: PrepareConfig, units: Sequence[Unit], tally: Tally) -> None:
+    for place, source in enumerate(config.sources):
+        mine = [unit for unit in units if unit.source == place]
+        if not sum(tally.rows[unit.number] for unit in mine):
+            raise DataError(f"{mine[0].file.path}: the table is empty: no row in {source.path}")
+
+
+def _services(config: PrepareConfig, tally: Tally, rejects: Rejects) -> tuple[str, ...]:
     found = tally.services
     named = dict.fromkeys(source.service for source in config.sources if source.service)
     for name in named:
@@ -89,5 +159,13 @@ def _services(
             )
     if not found:
         raise DataError(f"{config.source}: no row is left of any source")
-    services = (*named, *sorted(set(found) - set(named)))
-    return services, np.array([services.index(name) for name in found], np.int16)
+    return (*named, *sorted(set(found) - set(named)))
+
+
+def _places(services: tuple[str, ...], units: int, parts: Sequence[Part]) -> np.ndarray:
+    most = max(len(part.tally.services) for part in parts)
+    places = np.zeros((units, most), np.int16)
+    for part in parts:
+        mine = [services.index(name) for name in part.tally.services]
+        places[part.units, : len(mine)] = mine
+    return places

@@ -10,6 +10,7 @@ the other, are in the order in which shards are written.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,19 +18,21 @@ import numpy as np
 import pyarrow as pa
 from etils import epath
 
-from clue_jax.config import PrepareConfig
+from clue_jax.config import PARENT_MEMORY_MB, PrepareConfig
 from clue_jax.console import progress, say
 from clue_jax.data.accounts import Tallies
 from clue_jax.data.behaviour_rows import read_rows
 from clue_jax.data.catalogue import Catalogue
-from clue_jax.data.events import Reading, read_events
+from clue_jax.data.events import Part, Reading, Unit, read_units, reading_of, units_of
 from clue_jax.data.histories import group, people
-from clue_jax.data.intake import Intake
+from clue_jax.data.intake import Intake, Taken
 from clue_jax.data.privacy import Pseudonyms
-from clue_jax.data.spill import ranges_of
-from clue_jax.data.tables import find_files
-from clue_jax.data.user_store import UserStore
+from clue_jax.data.rejects import Rejects, publish_rejects
+from clue_jax.data.spill import Range, joined, ranges_of
+from clue_jax.data.user_store import Added, UserStore
+from clue_jax.data.workers import Advance, Workers
 from clue_jax.errors import DataError
+from clue_jax.files import storage_errors
 
 # Of `memory_mb`: the program, a batch of rows at work, and what allocators keep to themselves.
 _FIXED_MB = 384
@@ -38,6 +41,7 @@ _ROW_BYTES = 400
 _TOKEN_BYTES = 8  # an id in a file's array and in the copy for a shard
 _FILE_BYTES = 1 << 22  # of logs for each file of spilled rows
 _MOST_FILES = 256
+_RANGES_EACH = 4  # of users, for every process: they are not of equal cost
 
 
 @dataclass(frozen=True)
@@ -56,58 +60,154 @@ def group_logs(
     folder: Path,
     rejects_path: epath.Path,
     pseudonyms: Pseudonyms | None,
+    workers: Workers,
 ) -> Grouped:
     """Reads and groups all logs.
 
     Args:
         config: the logs and the rules.
         folder: takes what does not fit in memory, as long as the result is in use.
-        rejects_path: see `read_events`.
+        rejects_path: becomes a file of JSON lines {file, row, column, reason}, a line for each
+            rejected row; not made where there are none.
         pseudonyms: of users, where they are asked for.
+        workers: share the work, and `memory_mb`.
 
     Raises:
-        DataError: see `read_events`; a user in two splits; or a service or the training split is
-            left without users.
+        DataError: logs missing, unreadable, without a column or a single usable row, or with more
+            than `max_bad_rows` malformed ones; a user in two splits; or a service or the training
+            split is left without users.
     """
-    memory = max(config.memory_mb - _FIXED_MB, 64) << 20
-    intake = Intake(folder, _files(config), memory, pseudonyms)
-    reading = read_events(config, intake, rejects_path)
-    intake.close()
-    pa.default_memory_pool().release_unused()
+    memory = memory_bytes(config, workers.processes)
+    units = units_of(config)
+    reading, taken = _read(config, units, folder, rejects_path, pseudonyms, workers)
     item_bytes = _TOKEN_BYTES * config.max_item_tokens
-    rows = memory // (_ROW_BYTES + item_bytes)
-    store, tallies = _users(config, intake, reading, folder, rows)
+    store, tallies = _users(
+        config, units, taken, reading, folder, memory // (_ROW_BYTES + item_bytes), workers
+    )
     _check(config, tallies, store, reading)
-    catalogue = Catalogue(folder, intake.catalogue, store, item_bytes, memory)
-    texts = catalogue.collect(config.tokenizer.max_training_texts)
+    catalogue = Catalogue(folder, taken.catalogue, store, item_bytes, memory)
+    texts = catalogue.collect(config.tokenizer.max_training_texts, workers)
     pa.default_memory_pool().release_unused()
     return Grouped(reading, store, catalogue, tallies, texts)
 
 
-def _files(config: PrepareConfig) -> int:
-    """Files for spilled rows: many for much, as reading a range takes whole files."""
-    found = {f.name: f.path for source in config.sources for f in find_files(config, source)}
-    total = sum(path.stat().length for path in found.values())
-    return min(max(total // _FILE_BYTES, 1), _MOST_FILES)
+def memory_bytes(config: PrepareConfig, processes: int) -> int:
+    """What each of the processes may hold beside itself."""
+    shared = config.memory_mb - (PARENT_MEMORY_MB if processes > 1 else 0)
+    return max(shared // processes - _FIXED_MB, 64) << 20
+
+
+# ------------------------------------------------------------------------------------------ reading
+
+
+def _read(
+    config: PrepareConfig,
+    units: list[Unit],
+    folder: Path,
+    rejects_path: epath.Path,
+    pseudonyms: Pseudonyms | None,
+    workers: Workers,
+) -> tuple[Reading, Taken]:
+    sizes = [unit.file.path.stat().length for unit in units]
+    hands = _dealt(units, sizes, workers.processes)
+    folders = [folder / f"part-{number:04d}" for number in range(len(hands))]
+    files = min(max(sum(sizes) // _FILE_BYTES, 1), _MOST_FILES)
+    memory, now = memory_bytes(config, workers.processes), time.time()
+    tasks = [
+        (config, hand, place, files, memory, pseudonyms, now)
+        for hand, place in zip(hands, folders, strict=True)
+    ]
+    try:
+        with progress("prepare: bytes read", sum(sizes)) as advance:
+            found = list(workers.map(read_part, tasks, advance))
+        reading = reading_of(config, units, [part for part, _ in found])
+    finally:
+        publish_rejects(folders, rejects_path)
+    parts = [taken for _, taken in found]
+    return reading, Taken(*(joined(spills) for spills in zip(*parts, strict=True)))
+
+
+def _dealt(units: list[Unit], sizes: list[int], hands: int) -> list[list[Unit]]:
+    """Units in up to so many hands of about equal size, each in order."""
+    dealt: list[list[Unit]] = [[] for _ in range(min(hands, len(units)))]
+    held = [0] * len(dealt)
+    for number in np.argsort([-size for size in sizes], kind="stable").tolist():
+        least = held.index(min(held))
+        dealt[least].append(units[number])
+        held[least] += sizes[number]
+    return [sorted(hand, key=lambda unit: unit.number) for hand in dealt]
+
+
+def read_part(
+    config: PrepareConfig,
+    units: list[Unit],
+    folder: Path,
+    files: int,
+    memory: int,
+    pseudonyms: Pseudonyms | None,
+    now: float,
+    advance: Advance,
+) -> tuple[Part, Taken]:
+    """A task of `Workers`: reads some units and puts their rows aside in a folder of its own."""
+    with storage_errors(folder):
+        folder.mkdir()
+    intake = Intake(folder, files, memory, pseudonyms)
+    rejects = Rejects(config.max_bad_rows, folder)
+    part = read_units(config, units, intake, rejects, advance, now)
+    taken = intake.close()
+    pa.default_memory_pool().release_unused()
+    return part, taken
+
+
+# ----------------------------------------------------------------------------------------- grouping
 
 
 def _users(
-    config: PrepareConfig, intake: Intake, reading: Reading, folder: Path, rows: int
+    config: PrepareConfig,
+    units: list[Unit],
+    taken: Taken,
+    reading: Reading,
+    folder: Path,
+    rows: int,
+    workers: Workers,
 ) -> tuple[UserStore, Tallies]:
+    """`rows` fit into the memory of a process."""
     store, tallies = UserStore(folder, reading.services), Tallies(reading.services)
+    if workers.processes > 1:  # some for each
+        rows = min(rows, reading.behaviours // (_RANGES_EACH * workers.processes) + 1)
+    files = [(str(unit.file.path), config.sources[unit.source].split) for unit in units]
+    tasks = [
+        (config, taken, reading, files, store, rows, *range_)
+        for range_ in enumerate(ranges_of(taken.rows.weights, rows))
+    ]
     with progress("prepare: behaviours grouped", reading.behaviours) as advance:
-        for span in ranges_of(intake.rows.weights, rows):
-            found = people(intake.users.table(span), intake.files)
-            kept, counts = read_rows(intake.rows, span, config, reading.service_order, rows)
-            advance(int(counts.behaviours.sum()))
-            histories = group(
-                kept, counts, found, config, len(reading.services), reading.behaviours
-            )
-            tallies.add(histories)
-            store.add(histories)
+        for added, found in workers.map(group_range, tasks, advance):
+            store.add(added)
+            tallies.merge(found)
     users = sum(int(counts.sum()) for counts in store.split_counts)
     say(f"{reading.behaviours:,} behaviours read, of {users:,} users that stay")
     return store, tallies
+
+
+def group_range(
+    config: PrepareConfig,
+    taken: Taken,
+    reading: Reading,
+    files: list[tuple[str, str]],
+    store: UserStore,
+    rows: int,
+    number: int,
+    span: Range,
+    advance: Advance,
+) -> tuple[Added, Tallies]:
+    """A task of `Workers`: the histories of a range of users."""
+    found = people(taken.users.table(span), files)
+    kept, counts = read_rows(taken.rows, span, config, reading.places, rows)
+    histories = group(kept, counts, found, config, len(reading.services), reading.behaviours)
+    tallies = Tallies(reading.services)
+    tallies.add(histories)
+    advance(int(counts.behaviours.sum()))
+    return store.write(number, histories), tallies
 
 
 def _check(config: PrepareConfig, tallies: Tallies, store: UserStore, reading: Reading) -> None:

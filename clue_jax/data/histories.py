@@ -7,6 +7,7 @@ their newest behaviours. Behaviours of equal time keep their order of appearance
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,12 +54,12 @@ class Histories:
     repeats: int  # behaviours with the user, service, time and text of another, and kept
 
 
-def people(table: pa.Table, files: list[tuple[str, str]]) -> People:
+def people(table: pa.Table, files: Sequence[tuple[str, str]]) -> People:
     """Merges what the logs say of each user.
 
     Args:
-        table: rows of `Intake.users`.
-        files: `Intake.files`.
+        table: rows of `Taken.users`.
+        files: of each unit, name and column of splits.
 
     Raises:
         DataError: a user in two splits, by file and row; or two users of one hash.
@@ -66,7 +67,7 @@ def people(table: pa.Table, files: list[tuple[str, str]]) -> People:
     if not len(table):
         return People(np.zeros(0, np.uint64), np.zeros(0, object), np.zeros(0, np.int8))
     hashes, splits = table["user"].to_numpy(), table["split"].to_numpy()
-    order = np.argsort(hashes, kind="stable")
+    order = np.lexsort((table["line"].to_numpy(), table["unit"].to_numpy(), hashes))
     hashes, splits = hashes[order], splits[order]
     ids = table["id"].combine_chunks().take(pa.array(order))
     same = hashes[1:] == hashes[:-1]
@@ -85,7 +86,7 @@ def people(table: pa.Table, files: list[tuple[str, str]]) -> People:
         # Of all that the logs say of this user, the first that is not what was said before.
         mine = np.flatnonzero((owner == owner[np.argmax(conflict)]) & (splits >= 0))
         later = order[mine[np.argmax(splits[mine] != splits[mine[0]])]]
-        file, column = files[table["file"][later].as_py()]
+        file, column = files[table["unit"][later].as_py()]
         raise two_splits(file, table["line"][later].as_py(), column)
     distinct = ids.take(pa.array(starts)).to_pylist()
     return People(hashes[starts], np.array(distinct, object), known)

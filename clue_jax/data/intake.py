@@ -7,6 +7,7 @@ may be written down more than once, and whoever reads the spilled tables merges 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from clue_jax.data.coded import combined
 from clue_jax.data.hashing import hashes64
 from clue_jax.data.log_reader import Behaviours
 from clue_jax.data.privacy import Pseudonyms
-from clue_jax.data.spill import Spill
+from clue_jax.data.spill import Spill, Spilled
 from clue_jax.errors import DataError
 
 # What a remembered string costs beside its characters: the object, its number, its place in a
@@ -40,7 +41,7 @@ USERS = pa.schema(
         "user": pa.uint64(),
         "id": pa.large_string(),
         "split": pa.int8(),  # -1 where none is known
-        "file": pa.int32(),  # into `Intake.files`
+        "unit": pa.int32(),  # file, and row in it
         "line": pa.int64(),
     }
 )
@@ -54,13 +55,16 @@ CATALOGUE = pa.schema(
 _NUL = pa.scalar("\0", pa.large_string())
 
 
-class Intake:
-    """The sink of `read_events`.
+class Taken(NamedTuple):
+    """What an `Intake` has put aside, see the schemas; the catalogue is weighed in bytes."""
 
-    Attributes:
-        rows, users, catalogue: spilled, see their schemas; the catalogue weighed in bytes.
-        files: name and column of splits of the log files that brought users; may repeat themselves.
-    """
+    rows: Spilled
+    users: Spilled
+    catalogue: Spilled
+
+
+class Intake:
+    """The sink of `read_units`."""
 
     def __init__(
         self, folder: Path, partitions: int, memory_bytes: int, pseudonyms: Pseudonyms | None
@@ -68,7 +72,6 @@ class Intake:
         self.rows = Spill(folder, "rows", ROWS, partitions, memory_bytes // 4)
         self.users = Spill(folder, "users", USERS, partitions, memory_bytes // 16)
         self.catalogue = Spill(folder, "catalogue", CATALOGUE, partitions, memory_bytes // 8)
-        self.files: list[tuple[str, str]] = []
         self._pseudonyms = pseudonyms
         self._known_users = _Remembered(memory_bytes // 8)
         self._known_items = _Remembered(memory_bytes // 4)
@@ -96,12 +99,11 @@ class Intake:
         }
         self.rows.add(columns)
 
-    def close(self) -> None:
+    def close(self) -> Taken:
         """Writes what is held back and forgets what was remembered."""
-        for spill in (self.rows, self.users, self.catalogue):
-            spill.flush()
         self._known_users, self._known_items = _Remembered(0), _Remembered(0)
         self._hashes = self._identities = np.zeros(0, np.uint64)
+        return Taken(self.rows.spilled(), self.users.spilled(), self.catalogue.spilled())
 
     def _users(self, batch: Behaviours) -> np.ndarray:
         """Hash of each behaviour's user, [B] uint64; new users and splits are written down."""
@@ -144,13 +146,11 @@ class Intake:
             shown = self._pseudonyms.of_all(np.array(shown, object)).tolist()
         keys = hashes64(f"order\0{user}" for user in shown)
         self._hashes[numbers[new]] = keys
-        if (batch.file, batch.split_column) not in self.files[-1:]:
-            self.files.append((batch.file, batch.split_column))
         columns = {
             "user": keys,
             "id": pa.array(shown, pa.large_string()),
             "split": self._splits[numbers[new]],
-            "file": np.full(len(new), len(self.files) - 1, np.int32),
+            "unit": np.full(len(new), batch.unit, np.int32),
             "line": batch.rows[_first_of_each(codes, len(ids))[new]],
         }
         self.users.add(columns)

@@ -6,7 +6,6 @@ a rejected row counts once, under the first of its problems.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -42,7 +41,8 @@ class Behaviours:
     times: np.ndarray  # [B] int64: epoch s, or the order column, or the order of appearance
     splits: np.ndarray  # [B] int8 position in SPLITS; -1 where the source has none
     rows: np.ndarray  # [B] int64, number of each row in its file
-    first: int  # behaviours before this batch
+    unit: int  # number of the file among those of all sources
+    first: int  # number of the first behaviour: unit << UNIT_BITS, and those before it in the unit
     file: str  # as errors name it
     split_column: str  # '' where the source has none
 
@@ -53,19 +53,23 @@ class Behaviours:
 Sink = Callable[[Behaviours], None]
 
 
+# A behaviour's number says its file and its place there, so that files can be read side by side.
+UNIT_BITS = 40
+
+
 @dataclass
 class Tally:
-    """What all sources have given so far, in numbers."""
+    """What a process has read so far, in numbers."""
 
     services: dict[str, int] = field(default_factory=dict)  # numbered as they appear
     filtered: Counter[str] = field(default_factory=Counter)
     replaced: Counter[str] = field(default_factory=Counter)
     behaviours: int = 0
-    rows: int = 0  # read from sources that say neither when nor in which order
+    rows: dict[int, int] = field(default_factory=dict)  # read, by unit
 
 
 class LogReader:
-    """Reads the files of one source and hands their usable rows on, a batch at a time."""
+    """Reads files of one source and hands their usable rows on, a batch at a time."""
 
     def __init__(
         self,
@@ -74,13 +78,15 @@ class LogReader:
         tally: Tally,
         rejects: Rejects,
         sink: Sink,
+        now: float,
     ):
         self.config, self.source, self.rejects, self.sink = config, source, rejects, sink
         self.tally = tally
         for rule in source.keep:
             row_filters.check_rule(rule)
         self.name = source.service or source.path
-        self.now = time.time()
+        self.now = now  # epoch seconds: what is much later is no time
+        self._unit = self._rows = self._behaviours = 0
         self.windows = _windows(config, source)
         self.template_columns = columns.template_columns(source.text)
         named = [source.user_id, source.order, source.item_id, source.split, source.service_column]
@@ -93,27 +99,32 @@ class LogReader:
         self.text_columns = list(dict.fromkeys(name for name in named if name))
         self.wanted = list(dict.fromkeys([*self.text_columns, *filter(None, [source.timestamp])]))
 
-    def check(self, files: list[tables.LogFile]) -> None:
-        """Raises DataError unless every file can be opened and has all the columns in use."""
-        for file in files:
-            tables.check_columns(file, self.wanted, self.source.delimiter)
+    def check(self, file: tables.LogFile) -> None:
+        """Raises DataError unless a file can be opened and has all the columns in use."""
+        tables.check_columns(file, self.wanted, self.source.delimiter)
 
-    def read(self, files: list[tables.LogFile], advance: Callable[[float], None]) -> None:
-        """Raises DataError for a source without a single row, and as `read_events` does."""
-        seen = 0
-        for file in files:
-            before = seen
-            for batch in tables.read_batches(file, self.wanted, self.source.delimiter):
-                seen += len(batch) + len(batch.broken)
-                try:
-                    self._take(file, batch)
-                except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                    raise file.unreadable(error) from error
-            if seen == before:
-                say(f"{file.path}: a table without rows")
-            advance(file.path.stat().length)
+    def read(self, unit: int, file: tables.LogFile, advance: Callable[[float], None]) -> None:
+        """Reads one file.
+
+        Raises:
+            DataError: it cannot be read to its end, or more rows are bad than are tolerated.
+        """
+        self._unit, self._rows, self._behaviours = unit, 0, 0
+        size, seen, told = file.path.stat().length, 0, 0.0
+        for batch in tables.read_batches(file, self.wanted, self.source.delimiter):
+            seen += len(batch) + len(batch.broken)
+            try:
+                self._take(file, batch)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise file.unreadable(error) from error
+            self._rows += len(batch)
+            upto = max(batch.upto, told)
+            advance((upto - told) * size)
+            told = upto
+        advance((1.0 - told) * size)
+        self.tally.rows[unit] = seen
         if not seen:
-            raise DataError(f"{files[0].path}: the table is empty: no row in {self.source.path}")
+            say(f"{file.path}: a table without rows")
 
     def _take(self, file: tables.LogFile, batch: tables.Batch) -> None:
         """Adds the usable rows of a batch, and its rejects."""
@@ -132,7 +143,7 @@ class LogReader:
         source_ids = self._source_ids(text, check)
         services = self._services(text, check)
         splits = self._splits(text, check)
-        self.rejects.add(file.name, str(file.path), found)
+        self.rejects.add(self._unit, file.name, str(file.path), found)
 
         alive = check.alive
         if not alive.any():
@@ -148,10 +159,12 @@ class LogReader:
             times=times[alive],
             splits=splits[alive],
             rows=batch.rows[alive],
-            first=self.tally.behaviours,
+            unit=self._unit,
+            first=(self._unit << UNIT_BITS) + self._behaviours,
             file=str(file.path),
             split_column=self.source.split,
         )
+        self._behaviours += len(usable)
         self.tally.behaviours += len(usable)
         self.sink(usable)
 
@@ -187,8 +200,8 @@ class LogReader:
         source = self.source
         name = source.timestamp or source.order
         if not name:
-            self.tally.rows += len(batch)
-            return np.arange(self.tally.rows - len(batch), self.tally.rows), kept
+            first = (self._unit << UNIT_BITS) + self._rows
+            return first + np.arange(len(batch)), kept
         if source.timestamp:
             times, problem = timestamps.times(batch.columns[name], name, self.now)
         else:

@@ -13,14 +13,12 @@ import importlib.metadata
 import os
 from typing import Any
 
-import numpy as np
 from etils import epath
 
 from clue_jax import files
 from clue_jax.config import PrepareConfig, to_json, validate_prepare
 from clue_jax.console import progress, say
 from clue_jax.data import tokenizer as bpe
-from clue_jax.data.accounts import Lengths
 from clue_jax.data.grouping import Grouped, group_logs
 from clue_jax.data.manifest import SCHEMA_VERSION, fingerprint
 from clue_jax.data.privacy import Pseudonyms
@@ -28,7 +26,7 @@ from clue_jax.data.shards import Build
 from clue_jax.data.spill import scratch
 from clue_jax.data.tables import find_files
 from clue_jax.data.tokenizer import GENERIC_GUIDE, Tokenizer
-from clue_jax.data.workers import Workers
+from clue_jax.data.workers import Advance, Workers
 from clue_jax.data.writing import write_items, write_users
 from clue_jax.errors import ConfigError, DataError
 
@@ -54,29 +52,33 @@ def prepare(config: PrepareConfig, out: str) -> None:
     pseudonyms = Pseudonyms.from_config(config.pseudonym)
     given = _given_tokenizer(config)
     files.refuse_existing(out, overwrite=config.overwrite)
-    inputs = _inputs(config)
-    identity = {
-        "schema_version": SCHEMA_VERSION,
-        "inputs": inputs,
-        "config": {k: v for k, v in to_json(config).items() if k not in _WITHOUT_EFFECT},
-        "tokenizer": given.identity if given else None,
-        "pseudonym_key_id": pseudonyms.key_id if pseudonyms else None,
-        "writers": {name: importlib.metadata.version(name) for name in _WRITERS},
-    }
-    with files.staged_directory(out, overwrite=config.overwrite) as staged:
-        build = Build(staged, files.sha256_text(files.canonical_json(identity)))
-        if build.finished:
-            say(f"{staged}: continuing an interrupted build, {len(build.finished)} files finished")
-        with Workers(_processes(config, inputs)) as workers:
-            manifest = _build(config, build, given, pseudonyms, workers)
-        manifest |= {
+    logs = _logs(config)
+    with Workers(_processes(config, sum(logs.values()))) as workers:
+        inputs = _inputs(config, logs, workers)
+        identity = {
+            "schema_version": SCHEMA_VERSION,
             "inputs": inputs,
-            "pseudonym_key_id": identity["pseudonym_key_id"],
-            "config": to_json(config),
+            "config": {k: v for k, v in to_json(config).items() if k not in _WITHOUT_EFFECT},
+            "tokenizer": given.identity if given else None,
+            "pseudonym_key_id": pseudonyms.key_id if pseudonyms else None,
+            "writers": {name: importlib.metadata.version(name) for name in _WRITERS},
         }
-        manifest["fingerprint"] = fingerprint(manifest)
-        build.close()
-        files.write_json(staged / "manifest.json", manifest)
+        with files.staged_directory(out, overwrite=config.overwrite) as staged:
+            build = Build(staged, files.sha256_text(files.canonical_json(identity)))
+            if build.finished:
+                say(
+                    f"{staged}: continuing an interrupted build, {len(build.finished)} files"
+                    " finished"
+                )
+            manifest = _build(config, build, given, pseudonyms, workers)
+            manifest |= {
+                "inputs": inputs,
+                "pseudonym_key_id": identity["pseudonym_key_id"],
+                "config": to_json(config),
+            }
+            manifest["fingerprint"] = fingerprint(manifest)
+            build.close()
+            files.write_json(staged / "manifest.json", manifest)
     _tell(manifest, out, build.reused)
 
 
@@ -90,27 +92,36 @@ def _given_tokenizer(config: PrepareConfig) -> Tokenizer | None:
         raise ConfigError(f"config.tokenizer.path: {error}") from error
 
 
-def _inputs(config: PrepareConfig) -> list[dict[str, Any]]:
-    """Name, size and SHA-256 of every log file, each once."""
-    found = {file.name: file for source in config.sources for file in find_files(config, source)}
-    total = sum(file.path.stat().length for file in found.values())
-    entries = []
-    with progress("prepare: checksums of the logs", total) as advance:
-        for name, file in sorted(found.items()):
-            size = file.path.stat().length
-            digest = files.sha256_file(file.path)
-            entries.append({"file": name, "bytes": size, "sha256": digest})
-            advance(size)
-    return entries
+def _logs(config: PrepareConfig) -> dict[str, int]:
+    """Name and size of every log file, each once."""
+    found = {f.name: f for source in config.sources for f in find_files(config, source)}
+    return {name: file.path.stat().length for name, file in sorted(found.items())}
 
 
-def _processes(config: PrepareConfig, inputs: list[dict[str, Any]]) -> int:
+def _processes(config: PrepareConfig, log_bytes: int) -> int:
     """As many as there are cores, if so few are worth their start, and fit into the memory."""
     if config.processes:
         return config.processes
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    worth = sum(entry["bytes"] for entry in inputs) // _PROCESS_BYTES + 1
-    return min(cores or 1, worth, config.most_processes)
+    return min(cores or 1, log_bytes // _PROCESS_BYTES + 1, config.most_processes)
+
+
+def _inputs(config: PrepareConfig, logs: dict[str, int], workers: Workers) -> list[dict[str, Any]]:
+    """Name, size and SHA-256 of every log file."""
+    tasks = [(f"{config.source}/{name}", size) for name, size in logs.items()]
+    with progress("prepare: checksums of the logs", sum(logs.values())) as advance:
+        digests = list(workers.map(checksum, tasks, advance))
+    return [
+        {"file": name, "bytes": size, "sha256": digest}
+        for (name, size), digest in zip(logs.items(), digests, strict=True)
+    ]
+
+
+def checksum(path: str, size: int, advance: Advance) -> str:
+    """A task of `Workers`."""
+    digest = files.sha256_file(path)
+    advance(size)
+    return digest
 
 
 def _build(
@@ -122,15 +133,11 @@ def _build(
 ) -> dict[str, Any]:
     """Writes everything but the manifest, and returns what it says about the contents."""
     with scratch(build.root) as folder:
-        grouped = group_logs(config, folder, build.root / "rejects.jsonl", pseudonyms)
+        rejects = build.root / "rejects.jsonl"
+        grouped = group_logs(config, folder, rejects, pseudonyms, workers)
         reading, catalogue, tallies = grouped.reading, grouped.catalogue, grouped.tallies
         tokenizer = _tokenizer(config, build, given, grouped)
-        item_tokens, truncated = Lengths(), 0
-        with progress("prepare: items tokenised", catalogue.count) as advance:
-            for tokens in catalogue.tokenize(tokenizer, config.max_item_tokens):
-                item_tokens.add(np.diff(tokens.offsets))
-                truncated += tokens.truncated
-                advance(len(tokens.offsets) - 1)
+        item_tokens, truncated = catalogue.tokenize(tokenizer, config.max_item_tokens, workers)
         splits = write_users(config, build, grouped, folder, workers)
         items = write_items(build, catalogue, folder, workers)
     return {

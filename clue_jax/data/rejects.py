@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 from etils import epath
 
@@ -32,21 +33,21 @@ class Reject:
 class Rejects:
     """Counts rejected rows and stops the stage at one more than `tolerated`.
 
-    With a `path` every rejected row becomes a JSON line {file, row, column, reason} there; values
-    are left out, as a shifted column may hold a user id.
+    With a folder every rejected row becomes a JSON line {file, row, column, reason} there, in a
+    file for each unit of the logs; values are left out, as a shifted column may hold a user id.
+
+    Attributes:
+        counts: rows by reason.
+        first: some messages and the unit they are of.
     """
 
-    def __init__(self, tolerated: int, path: epath.Path | None = None):
+    def __init__(self, tolerated: int, folder: Path | None = None):
         self.tolerated = tolerated
         self.counts: Counter[str] = Counter()
-        self._first: list[str] = []
-        self._path = path
-        self._stream: Any = None
-        if path is not None:
-            with storage_errors(path):
-                path.unlink(missing_ok=True)  # what an interrupted run may have left
+        self.first: list[tuple[int, str]] = []
+        self._folder = folder
 
-    def add(self, file: str, shown_file: str, found: list[Reject]) -> None:
+    def add(self, unit: int, file: str, shown_file: str, found: list[Reject]) -> None:
         """Takes the rejected rows of a batch of `file` (`shown_file` in messages).
 
         Raises:
@@ -59,31 +60,53 @@ class Rejects:
         for reject in found:
             reason = f"{reject.column}: {reject.reason}" if reject.column else reject.reason
             self.counts[reason] += 1
-        missing = SHOWN - len(self._first)
-        self._first += [reject.message(shown_file) for reject in found[:missing]]
-        self._write(file, found)
+        missing = SHOWN - len(self.first)
+        self.first += [(unit, reject.message(shown_file)) for reject in found[:missing]]
+        self._write(unit, file, found)
+        self.check()
+
+    def merge(self, other: Rejects) -> None:
+        """Takes what another process has rejected.
+
+        Raises:
+            DataError: there are now more than are tolerated.
+        """
+        self.counts += other.counts
+        self.first = sorted(self.first + other.first, key=lambda pair: pair[0])[:SHOWN]
+        self.check()
+
+    def check(self) -> None:
         if (total := self.counts.total()) > self.tolerated:
-            more = total - len(self._first)
-            listed = "\n  ".join(self._first + ([f"and {more:,} more so far"] if more else []))
+            more = total - len(self.first)
+            shown = [message for _, message in self.first]
+            listed = "\n  ".join(shown + ([f"and {more:,} more so far"] if more else []))
             raise DataError(
                 f"rows that cannot be used, with {self.tolerated:,} tolerated:\n  {listed}\n"
                 "Mend them, leave them out with a `keep` rule, or leave such rows out and count"
                 f" them: --config.max_bad_rows=N (now {self.tolerated})"
             )
 
-    def close(self) -> None:
-        if self._stream is not None:
-            with storage_errors(self._path or ""):
-                self._stream.close()
-            self._stream = None
-
-    def _write(self, file: str, found: list[Reject]) -> None:
-        if self._path is None:
+    def _write(self, unit: int, file: str, found: list[Reject]) -> None:
+        if self._folder is None:
             return
-        with storage_errors(self._path):
-            if self._stream is None:
-                self._stream = self._path.open("w")
+        path = self._folder / f"rejects-{unit:07d}.jsonl"
+        with storage_errors(path), path.open("a", encoding="utf-8") as stream:
             for reject in found:
                 record = {"file": file, "row": reject.row}
                 record |= {"column": reject.column, "reason": reject.reason}
-                self._stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+                stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def publish_rejects(folders: Iterable[Path], path: epath.Path) -> None:
+    """Joins the files of all units, in order; no file where nothing was rejected.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    parts = [part for folder in folders for part in folder.glob("rejects-*.jsonl")]
+    with storage_errors(path):
+        path.unlink(missing_ok=True)  # what an interrupted run may have left
+        if parts:
+            with path.open("wb") as stream:
+                for part in sorted(parts, key=lambda part: part.name):
+                    stream.write(part.read_bytes())

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,6 +74,57 @@ def write_table(path: Path, table: pa.Table, chunk_rows: int) -> None:
         writer.write_table(table, max_chunksize=chunk_rows)
 
 
+@dataclass(frozen=True)
+class Spilled:
+    """What `Spill`s of one schema and number of files, in a folder each, have put aside."""
+
+    folders: tuple[Path, ...]
+    name: str
+    schema: pa.Schema
+    partitions: int
+    weights: np.ndarray  # [BINS] float64, sum of the weights of the rows
+
+    def read(self, span: Range) -> Iterator[pa.RecordBatch]:
+        """Yields the rows of a range; those of a folder in the order in which they came."""
+        first = (span.first * self.partitions) >> BIN_BITS
+        last = ((span.last - 1) * self.partitions) >> BIN_BITS
+        for number in range(first, last + 1):
+            for folder in self.folders:
+                for batch in _stream(_path(folder, self.name, number)):
+                    where = bins(batch.column(0).to_numpy())
+                    inside = (where >= span.first) & (where < span.last)
+                    if inside.all():
+                        yield batch
+                    elif inside.any():
+                        yield batch.filter(pa.array(inside))
+
+    def table(self, span: Range) -> pa.Table:
+        """The rows of a range at once."""
+        return pa.Table.from_batches(list(self.read(span)), self.schema).combine_chunks()
+
+
+def joined(parts: Sequence[Spilled]) -> Spilled:
+    """What several processes have put aside, as one."""
+    folders = tuple(folder for part in parts for folder in part.folders)
+    weights = np.sum([part.weights for part in parts], axis=0)
+    return replace(parts[0], folders=folders, weights=weights)
+
+
+def _path(folder: Path, name: str, number: int) -> Path:
+    return folder / f"{name}-{number:05d}.arrows"
+
+
+def _stream(path: Path) -> Iterator[pa.RecordBatch]:
+    """The streams of a file, end to end."""
+    if not path.exists():
+        return
+    with storage_errors(path), pa.OSFile(str(path)) as file:
+        size = file.size()
+        while file.tell() < size:
+            with pa.ipc.open_stream(file) as reader:
+                yield from reader
+
+
 class Spill:
     """Record batches of one schema in `partitions` files, each a range of hashes.
 
@@ -119,13 +171,17 @@ class Spill:
                 start += count
         self._held += batch.nbytes
         if self._held > self._limit:
-            self.flush()
+            self._flush()
 
-    def flush(self) -> None:
-        """Writes what is held back; called before anything is read."""
+    def spilled(self) -> Spilled:
+        """All rows added so far, to be read."""
+        self._flush()
+        return Spilled((self.folder,), self.name, self.schema, self.partitions, self.weights)
+
+    def _flush(self) -> None:
         for number, parts in enumerate(self._waiting):
             if parts:
-                path = self._path(number)
+                path = _path(self.folder, self.name, number)
                 with (
                     storage_errors(path),
                     path.open("ab") as stream,
@@ -134,34 +190,3 @@ class Spill:
                     writer.write_batch(pa.concat_batches(parts))
         self._waiting = [[] for _ in range(self.partitions)]
         self._held = 0
-
-    def read(self, span: Range) -> Iterator[pa.RecordBatch]:
-        """Yields the rows of a range in the order in which they came."""
-        first = (span.first * self.partitions) >> BIN_BITS
-        last = ((span.last - 1) * self.partitions) >> BIN_BITS
-        for number in range(first, last + 1):
-            for batch in self._stream(number):
-                where = bins(batch.column(0).to_numpy())
-                inside = (where >= span.first) & (where < span.last)
-                if inside.all():
-                    yield batch
-                elif inside.any():
-                    yield batch.filter(pa.array(inside))
-
-    def table(self, span: Range) -> pa.Table:
-        """The rows of a range at once."""
-        return pa.Table.from_batches(list(self.read(span)), self.schema).combine_chunks()
-
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{self.name}-{number:05d}.arrows"
-
-    def _stream(self, number: int) -> Iterator[pa.RecordBatch]:
-        """The streams of a file, end to end."""
-        path = self._path(number)
-        if not path.exists():
-            return
-        with storage_errors(path), pa.OSFile(str(path)) as file:
-            size = file.size()
-            while file.tell() < size:
-                with pa.ipc.open_stream(file) as reader:
-                    yield from reader

@@ -57,17 +57,10 @@ class Batch:
     rows: np.ndarray  # [B] int64, 1-based number of each row (JSONL: line) in its file
     columns: dict[str, pa.Array]  # [B] each
     broken: tuple[tuple[int, str], ...] = ()  # number, reason
+    upto: float = 0.0  # share of the file that has been read with it
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def select(self, mask: np.ndarray) -> Batch:
-        """The rows where `mask` ([B] bool) holds."""
-        if mask.all():
-            return self
-        kept = pa.array(mask)
-        columns = {name: column.filter(kept) for name, column in self.columns.items()}
-        return Batch(self.rows[mask], columns, self.broken)
 
 
 def find_files(config: PrepareConfig, source: SourceConfig) -> list[LogFile]:
@@ -183,10 +176,17 @@ def _stream(file: LogFile) -> Iterator[IO[bytes]]:
                 yield typing.cast(IO[bytes], unpacked)
 
 
+def _share(file: LogFile, stream: IO[bytes]) -> float:
+    """How much of a file has been read, or of its archive."""
+    raw = getattr(stream, "fileobj", stream)
+    return raw.tell() / max(file.path.stat().length, 1)
+
+
 def _parquet_batches(file: LogFile, wanted: list[str]) -> Iterator[Batch]:
     first = 1
     with file.path.open("rb") as stream:
-        rows, repeating = _parquet_plan(pq.read_metadata(stream), wanted)
+        metadata = pq.read_metadata(stream)
+        rows, repeating = _parquet_plan(metadata, wanted)
         table = pq.ParquetFile(
             stream,
             read_dictionary=repeating,
@@ -195,8 +195,9 @@ def _parquet_batches(file: LogFile, wanted: list[str]) -> Iterator[Batch]:
         )
         for batch in table.iter_batches(rows, columns=wanted, use_threads=False):
             columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-            yield Batch(np.arange(first, first + len(batch)), columns)
+            numbers = np.arange(first, first + len(batch))
             first += len(batch)
+            yield Batch(numbers, columns, (), (first - 1) / metadata.num_rows)
 
 
 def _parquet_plan(metadata: pq.FileMetaData, wanted: list[str]) -> tuple[int, list[str]]:
@@ -243,7 +244,7 @@ def _csv_batches(file: LogFile, wanted: list[str], delimiter: str) -> Iterator[B
             span = np.arange(first, first + len(batch) + len(skipped))
             rows = span[~np.isin(span, skipped)][: len(batch)]
             columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-            yield Batch(rows, columns, tuple(invalid[reported:]))
+            yield Batch(rows, columns, tuple(invalid[reported:]), _share(file, stream))
             first, reported = (int(rows[-1]) + 1 if len(rows) else first), len(invalid)
     if invalid[reported:]:
         yield Batch(np.zeros(0, np.int64), empty, tuple(invalid[reported:]))
@@ -278,4 +279,5 @@ def _json_batches(file: LogFile, wanted: list[str]) -> Iterator[Batch]:
             good = [(number, record) for number, record, _ in lines if record is not None]
             broken = tuple((number, reason) for number, record, reason in lines if record is None)
             columns = {name: column_of([r.get(name) for _, r in good]) for name in wanted}
-            yield Batch(np.array([number for number, _ in good], np.int64), columns, broken)
+            numbers = np.array([number for number, _ in good], np.int64)
+            yield Batch(numbers, columns, broken, _share(file, stream))

@@ -1,13 +1,14 @@
 """Histories between grouping and encoding, on disk: a range of users after the other.
 
 Items are known by identity only until the catalogue has been read; each range lists its items
-(`used`), gets their tokens in the same order (`add_tokens`), and then gives users in full.
+(`used`), gets their tokens (`write_tokens`), and then gives users in full.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,13 @@ _CHUNK_USERS = 512  # in memory in full at a time, each at most `max_history` a 
 Used = np.ndarray  # [3, n] uint64
 
 
+class Added(NamedTuple):
+    """What there is in a range that was written."""
+
+    split_counts: np.ndarray  # [3] users of each split
+    items: np.ndarray  # [BINS] items by the leading bits of their identity
+
+
 class UserStore:
     """Users of all ranges, in the order in which ranges were added.
 
@@ -37,11 +45,8 @@ class UserStore:
         self.split_counts: list[np.ndarray] = []
         self.items = np.zeros(BINS)
 
-    def add(self, histories: Histories) -> None:
-        """Keeps the users of the next range."""
-        number = len(self.split_counts)
-        self.split_counts.append(histories.split_counts)
-        self.items += np.bincount(bins(histories.identities), minlength=BINS)
+    def write(self, number: int, histories: Histories) -> Added:
+        """Writes the users of a range; several processes may write ranges of their own."""
         used = np.stack(
             [
                 histories.identities,
@@ -54,6 +59,13 @@ class UserStore:
         path = self._path(number, "used.npy")
         with storage_errors(path):
             np.save(path, used, allow_pickle=False)
+        items = np.bincount(bins(histories.identities), minlength=BINS)
+        return Added(histories.split_counts, items)
+
+    def add(self, added: Added) -> None:
+        """Takes note of the next range."""
+        self.split_counts.append(added.split_counts)
+        self.items += added.items
 
     def used(self, span: Range) -> list[tuple[int, Used]]:
         """Items with an identity in `span`, by range of users; both in order."""
@@ -71,12 +83,12 @@ class UserStore:
                 found.append((number, np.array(every[:, first:last])))
         return found
 
-    def add_tokens(self, number: int, tokens: np.ndarray, lengths: np.ndarray) -> None:
-        """Appends the tokens of the next items of a range of users, end to end."""
+    def write_tokens(self, number: int, part: int, tokens: np.ndarray, lengths: np.ndarray) -> None:
+        """Keeps the tokens, end to end, of the items of a range of users in a range of items."""
         for name, values in (("tokens", tokens), ("lengths", lengths)):
-            path = self._path(number, name)
-            with storage_errors(path), path.open("ab") as stream:
-                stream.write(values.astype(np.int32).tobytes())
+            path = self._path(number, f"{name}-{part:05d}")
+            with storage_errors(path):
+                path.write_bytes(values.astype(np.int32).tobytes())
 
     def users(self, split: int, first: int, last: int) -> Iterator[Users]:
         """Users `first` to `last` of a split in full, some at a time."""
@@ -90,7 +102,7 @@ class UserStore:
             passed += here
 
     def _range_users(self, number: int, first: int, last: int) -> Iterator[Users]:
-        items = _items_of(*(self._path(number, name) for name in _ITEM_FILES))
+        items = _items_of(self.folder, number)
         with pa.OSFile(str(self._path(number, "users"))) as file, pa.ipc.open_file(file) as reader:
             for chunk in range(first // _CHUNK_USERS, -(-last // _CHUNK_USERS)):
                 start = max(first - chunk * _CHUNK_USERS, 0)
@@ -116,30 +128,38 @@ class UserStore:
         )
 
     def _path(self, number: int, name: str) -> Path:
-        return self.folder / f"range-{number:05d}.{name}"
-
-
-_ITEM_FILES = ("used.npy", "lengths", "tokens")
+        return _path(self.folder, number, name)
 
 
 class _RangeItems:
     """Identities and tokens of the items of a range of users."""
 
-    def __init__(self, used: Path, lengths: Path, tokens: Path):
-        self.identities = np.array(np.load(used, mmap_mode="r")[0])
-        self.offsets = offsets_of(np.fromfile(lengths, np.int32))
-        self.tokens = np.fromfile(tokens, np.int32)
+    def __init__(self, folder: Path, number: int):
+        used = np.load(_path(folder, number, "used.npy"), mmap_mode="r")
+        self.identities = np.array(used[0])
+        self.offsets = offsets_of(self._parts(folder, number, "lengths"))
+        self.tokens = self._parts(folder, number, "tokens")
+
+    @staticmethod
+    def _parts(folder: Path, number: int, name: str) -> np.ndarray:
+        """The files of all ranges of items, which are in order of identity."""
+        paths = sorted(folder.glob(_path(folder, number, f"{name}-*").name))
+        return np.concatenate([np.zeros(0, np.int32), *(np.fromfile(p, np.int32) for p in paths)])
 
 
-_opened: dict[tuple[Path, ...], _RangeItems] = {}
+_opened: dict[tuple[Path, int], _RangeItems] = {}
 
 
-def _items_of(*paths: Path) -> _RangeItems:
+def _items_of(folder: Path, number: int) -> _RangeItems:
     """Those of the last range asked for stay, as shards are smaller than ranges."""
-    if paths not in _opened:
+    if (folder, number) not in _opened:
         _opened.clear()  # before the next one, so that never two are in memory
-        _opened[paths] = _RangeItems(*paths)
-    return _opened[paths]
+        _opened[folder, number] = _RangeItems(folder, number)
+    return _opened[folder, number]
+
+
+def _path(folder: Path, number: int, name: str) -> Path:
+    return folder / f"range-{number:05d}.{name}"
 
 
 def _first_key(bound: int) -> int:

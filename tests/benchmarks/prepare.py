@@ -24,6 +24,7 @@ from etils import epath
 
 from clue_jax.config import PrepareConfig, SourceConfig, TokenizerConfig
 from clue_jax.data import grouping, tokenizer
+from clue_jax.data.workers import Workers
 from tests.benchmarks import harness, synthetic_log
 
 PEER = Path(__file__).parent / "peers" / "pandas_groupby.py"
@@ -44,7 +45,10 @@ def group_side(options: argparse.Namespace) -> dict:
     config = config_of(options.logs, options.memory_mb)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        grouped = grouping.group_logs(config, Path(folder), epath.Path(folder) / "rejects", None)
+        with Workers(options.processes) as workers:
+            grouped = grouping.group_logs(
+                config, Path(folder), epath.Path(folder) / "rejects", None, workers
+            )
         seconds = time.perf_counter() - started
     return {
         "per_second": grouped.reading.behaviours / seconds,
@@ -86,7 +90,7 @@ def compare_grouping(options: argparse.Namespace) -> None:
         made += [f"--items={options.rows // 50}", f"--out={folder}"]
         synthetic_log.write(synthetic_log.arguments().parse_args(made))
         ours = [sys.executable, __file__, "--side=group", f"--logs={folder}"]
-        ours.append(f"--memory_mb={options.memory_mb}")
+        ours += [f"--memory_mb={options.memory_mb}", f"--processes={options.processes}"]
         peer = [harness.peer_python("pandas"), str(PEER), folder]
         printed = harness.interleaved({"ours": ours, "peer": peer}, options.rounds)
     emit(options, printed, f"events/s, {options.rows:,} behaviours", "pandas groupby")
@@ -126,6 +130,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--texts", type=int, default=200_000)
     parser.add_argument("--memory_mb", type=int, default=1_024)
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--side", choices=("group", "words", "encode_batch"))
     parser.add_argument("--logs", default="")
     options = parser.parse_args()

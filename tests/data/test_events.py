@@ -92,7 +92,7 @@ def test_order_of_files_services_and_appearance(tmp_path):
         )
     )
     assert events.reading.services == ("shop", "b", "y", "zoo")
-    assert events.reading.service_order.tolist() == [2, 1, 3, 0]
+    assert events.reading.places.tolist() == [[2, 1, 3, 0]] * 3
     assert [row[:2] for row in decoded(events)] == [
         ("a", "y"),
         ("b", "b"),

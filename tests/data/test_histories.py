@@ -1,6 +1,5 @@
 """Grouping logs into users: order, caps, drops, splits and item identity, each by brute force."""
 
-import collections
 import dataclasses
 import hashlib
 import itertools
@@ -17,9 +16,11 @@ from clue_jax.data import tokenizer as bpe
 from clue_jax.data.items import ItemTable
 from clue_jax.data.log_reader import SPLITS
 from clue_jax.data.records import concatenate
+from clue_jax.data.workers import Workers
 from clue_jax.errors import DataError
 
 SERVICES = ("news", "shop")
+ALONE = Workers(1)
 ALL_TRAIN = SplitConfig(validation=0.0, test=0.0)
 
 
@@ -74,9 +75,9 @@ def group(tmp_path):
         )
         config = config or PrepareConfig(split=ALL_TRAIN)
         config = dataclasses.replace(config, source=str(folder), sources=(source,))
-        grouped = grouping.group_logs(config, folder, epath.Path(folder) / "rejects", None)
+        grouped = grouping.group_logs(config, folder, epath.Path(folder) / "rejects", None, ALONE)
         tokenizer = bpe.train(["t1 t2"], grouped.reading.services, 400)
-        collections.deque(grouped.catalogue.tokenize(tokenizer, 8), maxlen=0)
+        grouped.catalogue.tokenize(tokenizer, 8, ALONE)
         totals = np.sum(grouped.store.split_counts, axis=0)
         parts = [list(grouped.store.users(s, 0, int(totals[s]))) for s in range(3)]
         tables = list(grouped.catalogue.files.items(0, grouped.catalogue.count))
@@ -144,7 +145,7 @@ RULES = [
 def test_grouping_equals_a_loop_over_rows(group, monkeypatch, rules, limit):
     if limit:  # rows in memory; the smallest is less than a user has
         users = grouping._users
-        monkeypatch.setattr(grouping, "_users", lambda *args: users(*args[:-1], limit))
+        monkeypatch.setattr(grouping, "_users", lambda *args: users(*args[:5], limit, ALONE))
     rows = random_rows(0)
     rows += [rows[n] for n in range(0, 400, 9)] + [("u1", "shop", "t1", 7)] * 9
     config = PrepareConfig(**rules)
@@ -265,9 +266,9 @@ def test_a_part_of_a_split_is_a_part_of_all(tmp_path):
     config = PrepareConfig(
         source=str(tmp_path), sources=(SourceConfig(path="x.parquet", service="shop"),)
     )
-    grouped = grouping.group_logs(config, tmp_path, epath.Path(tmp_path) / "rejects", None)
+    grouped = grouping.group_logs(config, tmp_path, epath.Path(tmp_path) / "rejects", None, ALONE)
     tokenizer = bpe.train(["t1 t2"], ("shop",), 400)
-    collections.deque(grouped.catalogue.tokenize(tokenizer, 8), maxlen=0)
+    grouped.catalogue.tokenize(tokenizer, 8, ALONE)
     total = int(np.sum(grouped.store.split_counts, axis=0)[0])
     everyone = concatenate(list(grouped.store.users(0, 0, total)), ("shop",))
     assert len(everyone) == total > 2_000

@@ -254,8 +254,8 @@ def test_a_damaged_or_foreign_leftover_is_made_again(tmp_path, logs, monkeypatch
     ("owner", "name", "at"),
     [
         ("writing", "write_shard", 3),
-        ("spill.Spill", "flush", 2),  # while logs are read
-        ("user_store.UserStore", "add", 1),  # while users are grouped
+        ("spill.Spill", "_flush", 2),  # while logs are read
+        ("user_store.UserStore", "write", 1),  # while users are grouped
         ("catalogue.ItemFiles", "save", 1),
     ],
 )
@@ -322,9 +322,7 @@ def test_processes_that_do_not_fit_are_refused(logs, tmp_path, count, memory_mb,
 
 def test_small_logs_are_read_by_one_process(logs, monkeypatch):
     monkeypatch.setattr(stage.os, "sched_getaffinity", lambda pid: range(16), raising=False)
-    processes = lambda size, **given: stage._processes(  # noqa: E731
-        config_for(logs, **given), [{"bytes": size}]
-    )
+    processes = lambda size, **given: stage._processes(config_for(logs, **given), size)  # noqa: E731
     assert processes(10**6) == 1 and processes(10**6, processes=3) == 3
     assert processes(10**10) == 4  # what memory_mb has room for
     assert processes(10**10, memory_mb=64_000) == 16

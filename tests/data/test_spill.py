@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from etils import epath
 
-from clue_jax.data.spill import BINS, Range, Spill, bins, ranges_of, scratch
+from clue_jax.data.spill import BINS, Range, Spill, bins, joined, ranges_of, scratch
 from clue_jax.errors import StorageError
 
 SCHEMA = pa.schema({"key": pa.uint64(), "number": pa.int64(), "text": pa.large_string()})
@@ -23,8 +23,7 @@ def filled(folder, partitions, buffer_bytes, rows=5_000, seed=0):
         part = np.arange(start, min(start + 700, rows))
         texts = pa.array([f"t{n}" for n in part], pa.large_string())
         spill.add({"key": keys[part], "number": part, "text": texts})
-    spill.flush()
-    return spill, keys
+    return spill.spilled(), keys
 
 
 @pytest.mark.parametrize("partitions", [1, 2, 7, 256])
@@ -61,7 +60,24 @@ def test_ranges_cover_all_and_stay_within_the_limit():
 
 def test_nothing_spilled(tmp_path):
     spill = Spill(tmp_path, "x", SCHEMA, 4, 0)
-    assert len(spill.table(Range(0, BINS))) == 0
+    assert len(spill.spilled().table(Range(0, BINS))) == 0
+
+
+def test_what_several_have_put_aside_is_read_as_one(tmp_path):
+    parts, everything = [], []
+    for seed, rows in enumerate((900, 50, 0)):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        if rows:
+            spilled, keys = filled(folder, 7, 0, rows, seed)
+            everything += keys.tolist()
+        else:
+            spilled = Spill(folder, "x", SCHEMA, 7, 0).spilled()
+        parts.append(spilled)
+    whole = joined(parts)
+    assert whole.weights.sum() == len(everything)
+    found = [whole.table(span)["key"].to_pylist() for span in ranges_of(whole.weights, 100)]
+    assert sorted(sum(found, [])) == sorted(everything)
 
 
 def test_a_disk_that_refuses(tmp_path):
