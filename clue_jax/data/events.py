@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from clue_jax.config import PrepareConfig, validate_prepare
+from clue_jax.console import say
 from clue_jax.data.log_reader import LogReader, Sink, Tally
 from clue_jax.data.rejects import Rejects
 from clue_jax.data.tables import LogFile, find_files
@@ -120,11 +121,7 @@ def reading_of(config: PrepareConfig, units: Sequence[Unit], parts: Sequence[Par
     rejects, tally = Rejects(config.max_bad_rows), Tally()
     for part in parts:
         rejects.merge(part.rejects)
-        tally.filtered += part.tally.filtered
-        tally.replaced += part.tally.replaced
-        tally.behaviours += part.tally.behaviours
-        tally.rows |= part.tally.rows
-        tally.services |= dict.fromkeys(part.tally.services, 0)
+        tally.merge(part.tally)
     _refuse_empty(config, units, tally)
     services = _services(config, tally, rejects)
     return Reading(
@@ -141,8 +138,11 @@ def reading_of(config: PrepareConfig, units: Sequence[Unit], parts: Sequence[Par
 def _refuse_empty(config: PrepareConfig, units: Sequence[Unit], tally: Tally) -> None:
     for place, source in enumerate(config.sources):
         mine = [unit for unit in units if unit.source == place]
-        if not sum(tally.rows[unit.number] for unit in mine):
+        empty = [unit for unit in mine if not tally.rows[unit.number]]
+        if len(empty) == len(mine):
             raise DataError(f"{mine[0].file.path}: the table is empty: no row in {source.path}")
+        for unit in empty:
+            say(f"{unit.file.path}: a table without rows")
 
 
 def _services(config: PrepareConfig, tally: Tally, rejects: Rejects) -> tuple[str, ...]:

@@ -131,7 +131,7 @@ def _dealt(units: list[Unit], sizes: list[int], hands: int) -> list[list[Unit]]:
     """Units in up to so many hands of about equal size, each in order."""
     dealt: list[list[Unit]] = [[] for _ in range(min(hands, len(units)))]
     held = [0] * len(dealt)
-    for number in np.argsort([-size for size in sizes], kind="stable").tolist():
+    for number in sorted(range(len(units)), key=lambda number: -sizes[number]):
         least = held.index(min(held))
         dealt[least].append(units[number])
         held[least] += sizes[number]

@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 
 from clue_jax.config import SERVICE_NAME, PrepareConfig, SourceConfig
-from clue_jax.console import say
 from clue_jax.data import columns, row_filters, tables, timestamps
 from clue_jax.data.coded import changed, combined, compact, constant, numbered, per_row
 from clue_jax.data.rejects import Reject, Rejects
@@ -66,6 +65,14 @@ class Tally:
     replaced: Counter[str] = field(default_factory=Counter)
     behaviours: int = 0
     rows: dict[int, int] = field(default_factory=dict)  # read, by unit
+
+    def merge(self, other: Tally) -> None:
+        """Takes those of another process; numbers of services are each process's own."""
+        self.services |= dict.fromkeys(other.services, 0)
+        self.filtered += other.filtered
+        self.replaced += other.replaced
+        self.behaviours += other.behaviours
+        self.rows |= other.rows
 
 
 class LogReader:
@@ -123,8 +130,6 @@ class LogReader:
             told = upto
         advance((1.0 - told) * size)
         self.tally.rows[unit] = seen
-        if not seen:
-            say(f"{file.path}: a table without rows")
 
     def _take(self, file: tables.LogFile, batch: tables.Batch) -> None:
         """Adds the usable rows of a batch, and its rejects."""
@@ -200,8 +205,8 @@ class LogReader:
         source = self.source
         name = source.timestamp or source.order
         if not name:
-            first = (self._unit << UNIT_BITS) + self._rows
-            return first + np.arange(len(batch)), kept
+            before = (self._unit << UNIT_BITS) + self._rows
+            return before + np.arange(len(batch)), kept
         if source.timestamp:
             times, problem = timestamps.times(batch.columns[name], name, self.now)
         else:

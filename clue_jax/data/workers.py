@@ -34,6 +34,9 @@ class Workers:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
         for worker in self._all:
             worker.process.terminate()
         for worker in self._all:
@@ -58,6 +61,15 @@ class Workers:
             for task in tasks:
                 yield function(*task, advance)
             return
+        try:
+            yield from self._shared(function, tasks, advance)
+        except BaseException:
+            self._end()  # whoever cleans up finds nobody at work
+            raise
+
+    def _shared(
+        self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], advance: Advance
+    ) -> Iterator[Any]:
         self._start(min(self.processes, len(tasks)))
         waiting, busy = deque(enumerate(tasks)), dict[Any, tuple[int, _Worker]]()
         results: dict[int, Any] = {}

@@ -304,13 +304,21 @@ def test_a_rerun_in_other_memory_reuses_what_is_finished(tmp_path, logs, monkeyp
 
 
 def test_the_number_of_processes_changes_no_byte(tmp_path, logs):
+    for path in logs.glob("*/*"):  # equal times, and rows without a user in each file
+        columns = pq.read_table(path).to_pydict()
+        columns["timestamp"] = [time // 10**7 * 10**7 for time in columns["timestamp"]]
+        columns["user_id"][5:100:40] = [None] * 3
+        pq.write_table(pa.table(columns), path)
+    first = next(logs.glob("shop/*-0*"))  # smaller than the second, so that it is dealt after it
+    pq.write_table(pq.read_table(first).slice(0, 100), first)
     for count in (1, 2, 3):
-        prepare(config_for(logs, processes=count), str(tmp_path / str(count)))
+        config = config_for(logs, processes=count, max_bad_rows=9)
+        prepare(config, str(tmp_path / str(count)))
     one, two, three = (contents(tmp_path / str(n)) for n in (1, 2, 3))
     differ = {name for name in one if not one[name] == two.get(name) == three.get(name)}
     assert differ == {"manifest.json"} and set(one) == set(two) == set(three)  # it has the config
     prints = {open_dataset(tmp_path / str(n)).fingerprint for n in (1, 2, 3)}
-    assert len(prints) == 1
+    assert len(prints) == 1 and len(one["rejects.jsonl"].splitlines()) == 9
 
 
 @pytest.mark.parametrize(("count", "memory_mb", "room"), [(2, 512, 1), (9, 2_048, 4)])
@@ -322,7 +330,10 @@ def test_processes_that_do_not_fit_are_refused(logs, tmp_path, count, memory_mb,
 
 def test_small_logs_are_read_by_one_process(logs, monkeypatch):
     monkeypatch.setattr(stage.os, "sched_getaffinity", lambda pid: range(16), raising=False)
-    processes = lambda size, **given: stage._processes(config_for(logs, **given), size)  # noqa: E731
+
+    def processes(log_bytes, **given):
+        return stage._processes(config_for(logs, **given), log_bytes)
+
     assert processes(10**6) == 1 and processes(10**6, processes=3) == 3
     assert processes(10**10) == 4  # what memory_mb has room for
     assert processes(10**10, memory_mb=64_000) == 16

@@ -16,23 +16,30 @@ ROOT = Path(__file__).parents[2]
 USERS, ITEMS = 5_000, 60_000
 # Runs alone, so that its peak is that of the stage.
 PROGRAM = """
-import re, sys
+import re, resource, sys
 from clue_jax.config import PrepareConfig, SourceConfig, TokenizerConfig
 from clue_jax.data.prepare import prepare
 
-logs, out, memory_mb = sys.argv[1:]
+(logs, out), (memory_mb, processes) = sys.argv[1:3], map(int, sys.argv[3:])
 source = SourceConfig(
     path="*.parquet", service_column="service", item_id="item_id", text="{title}"
 )
 tokenizer = TokenizerConfig(vocab_size=600, max_training_texts=2_000)
 prepare(
     PrepareConfig(
-        source=logs, sources=(source,), tokenizer=tokenizer, memory_mb=int(memory_mb)
+        source=logs,
+        sources=(source,),
+        tokenizer=tokenizer,
+        memory_mb=memory_mb,
+        processes=processes,
     ),
     out,
 )
 # Of this program alone: ru_maxrss starts with what the parent had when it forked.
-print(int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1024)
+peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+if processes > 1:  # as if all had the largest one's at once
+    peak += processes * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+print(peak / 1024)
 """
 
 
@@ -53,9 +60,9 @@ def logs(tmp_path_factory):
     return make
 
 
-def peak_mb(logs, out, memory_mb):
-    """Peak resident memory of a process that prepares `logs`, in MB; and the manifest."""
-    argv = [sys.executable, "-c", PROGRAM, str(logs), str(out), str(memory_mb)]
+def peak_mb(logs, out, memory_mb, processes=1):
+    """Peak resident memory of the processes that prepare `logs`, in MB; and the manifest."""
+    argv = [sys.executable, "-c", PROGRAM, *map(str, (logs, out, memory_mb, processes))]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     manifest = json.loads((out / "manifest.json").read_text())
@@ -67,11 +74,14 @@ def test_the_peak_does_not_grow_with_the_logs(tmp_path, logs):
     large, bounded = peak_mb(logs(1_600_000), tmp_path / "large", 512)
     # The control: the same logs in one piece, as there is room for it.
     roomy, free = peak_mb(logs(1_600_000), tmp_path / "roomy", 16_384)
+    shared, together = peak_mb(logs(1_600_000), tmp_path / "shared", 1_088, processes=2)
     print(f"{small:.0f} MB, of four times the rows {large:.0f} MB, in one piece {roomy:.0f} MB")
+    print(f"of three processes {shared:.0f} MB")
     assert large < 512
     assert roomy - small > 120
     assert large - small < (roomy - small) / 2
-    assert bounded["fingerprint"] == free["fingerprint"]
+    assert shared < 1_088
+    assert bounded["fingerprint"] == free["fingerprint"] == together["fingerprint"]
 
 
 def test_one_user_of_half_the_logs(tmp_path, logs):

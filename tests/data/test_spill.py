@@ -76,8 +76,9 @@ def test_what_several_have_put_aside_is_read_as_one(tmp_path):
         parts.append(spilled)
     whole = joined(parts)
     assert whole.weights.sum() == len(everything)
-    found = [whole.table(span)["key"].to_pylist() for span in ranges_of(whole.weights, 100)]
-    assert sorted(sum(found, [])) == sorted(everything)
+    spans = ranges_of(whole.weights, 100)
+    found = [key for span in spans for key in whole.table(span)["key"].to_pylist()]
+    assert sorted(found) == sorted(everything)
 
 
 def test_a_disk_that_refuses(tmp_path):

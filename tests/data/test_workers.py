@@ -32,7 +32,9 @@ def broken(advance):
 
 
 def dying(number, advance):
+    advance(os.getpid())
     if number == 1:
+        time.sleep(1)  # the other has begun
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(60)
 
@@ -65,15 +67,14 @@ def test_a_mistake_in_a_task_keeps_its_name(capfd):
 
 
 def test_a_killed_worker_ends_the_stage_and_the_others():
-    began = time.monotonic()
+    began, pids = time.monotonic(), []
     with Workers(2) as workers:
         with pytest.raises(
             LostPeerError, match=r"worker process \d+ was killed by SIGKILL"
         ) as lost:
-            list(workers.map(dying, [(0,), (1,)], print))
-        pids = [worker.process.pid for worker in workers._all]
+            list(workers.map(dying, [(0,), (1,)], pids.append))
+        assert len(pids) == 2 and not any(map(alive, pids))
     assert time.monotonic() - began < 30 and lost.value.exit_code == 7
-    assert not any(alive(pid) for pid in pids)
 
 
 def alive(pid):
