@@ -18,12 +18,10 @@ from clue_jax.data.coded import combined
 from clue_jax.data.hashing import hashes64
 from clue_jax.data.log_reader import Behaviours
 from clue_jax.data.privacy import Pseudonyms
+from clue_jax.data.remembered import Remembered
 from clue_jax.data.spill import Spill, Spilled
 from clue_jax.errors import DataError
 
-# What a remembered string costs beside its characters: the object, its number, its place in a
-# dictionary, and its entries in the arrays.
-_REMEMBERED_BYTES = 200
 # What a row of the catalogue takes in memory beside its texts, several times over while merged.
 _ENTRY_BYTES = 200
 ROWS = pa.schema(
@@ -73,8 +71,8 @@ class Intake:
         self.users = Spill(folder, "users", USERS, partitions, memory_bytes // 16)
         self.catalogue = Spill(folder, "catalogue", CATALOGUE, partitions, memory_bytes // 8)
         self._pseudonyms = pseudonyms
-        self._known_users = _Remembered(memory_bytes // 8)
-        self._known_items = _Remembered(memory_bytes // 4)
+        self._known_users = Remembered(memory_bytes // 8)
+        self._known_items = Remembered(memory_bytes // 4)
         # By the number a string is remembered under.
         self._hashes = np.zeros(0, np.uint64)
         self._splits = np.zeros(0, np.int8)
@@ -101,13 +99,13 @@ class Intake:
 
     def close(self) -> Taken:
         """Writes what is held back and forgets what was remembered."""
-        self._known_users, self._known_items = _Remembered(0), _Remembered(0)
+        self._known_users, self._known_items = Remembered(0), Remembered(0)
         self._hashes = self._identities = np.zeros(0, np.uint64)
         return Taken(self.rows.spilled(), self.users.spilled(), self.catalogue.spilled())
 
     def _users(self, batch: Behaviours) -> np.ndarray:
         """Hash of each behaviour's user, [B] uint64; new users and splits are written down."""
-        codes, ids = codes_of(batch.users), batch.users.dictionary.to_pylist()
+        codes, ids = codes_of(batch.users), batch.users.dictionary
         numbers, fresh = self._known_users.numbers(ids)
         self._hashes = _grown(self._hashes, numbers)
         self._splits = _grown(self._splits, numbers)
@@ -136,12 +134,12 @@ class Intake:
         self,
         batch: Behaviours,
         codes: np.ndarray,
-        ids: list[str],
+        ids: pa.Array,
         numbers: np.ndarray,
         new: np.ndarray,
     ) -> None:
         """Hashes and writes down the distinct users of a batch at `new`."""
-        shown = [ids[position] for position in new]
+        shown = ids.take(pa.array(new)).to_pylist()
         if self._pseudonyms:
             shown = self._pseudonyms.of_all(np.array(shown, object)).tolist()
         keys = hashes64(f"order\0{user}" for user in shown)
@@ -159,42 +157,20 @@ class Intake:
         """Identity and row of the catalogue of each behaviour's item, [B] each."""
         distinct, codes = combined([batch.services, batch.texts, batch.source_ids])
         joined = pc.binary_join_element_wise(*distinct, _NUL)
-        texts = joined.to_pylist()
-        numbers, fresh = self._known_items.numbers(texts)
+        numbers, fresh = self._known_items.numbers(joined)
         self._identities = _grown(self._identities, numbers)
         self._entries = _grown(self._entries, numbers)
         if len(fresh):
-            # The item is the service and the text: all before the last NUL.
-            named = (texts[position].rpartition("\0")[0] for position in fresh)
-            keys = hashes64(named)
-            # The number of the behaviour that brought it is a number no other entry has.
-            entries = batch.first + _first_of_each(codes, len(texts))[fresh]
-            self._identities[numbers[fresh]], self._entries[numbers[fresh]] = keys, entries
             rows = joined.take(pa.array(fresh))
+            # The item is the service and the text: all before the last NUL.
+            keys = hashes64(text.rpartition("\0")[0] for text in rows.to_pylist())
+            # The number of the behaviour that brought it is a number no other entry has.
+            entries = batch.first + _first_of_each(codes, len(joined))[fresh]
+            self._identities[numbers[fresh]], self._entries[numbers[fresh]] = keys, entries
             sizes = pc.binary_length(rows).to_numpy(zero_copy_only=False)
             columns = {"item": keys, "entry": entries, "texts": rows}
             self.catalogue.add(columns, 2.0 * sizes + _ENTRY_BYTES)
         return self._identities[numbers][codes], self._entries[numbers][codes]
-
-
-class _Remembered:
-    """Numbers distinct strings until they take more than `most` bytes, then begins anew."""
-
-    def __init__(self, most: int):
-        self._most, self._bytes = most, 0
-        self._number: dict[str, int] = {}
-
-    def numbers(self, values: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of distinct strings [n] int64, and the positions of those not known before."""
-        if self._bytes > self._most:
-            self._number, self._bytes = {}, 0
-        known = self._number
-        before = len(known)
-        numbers = np.array([known.setdefault(value, len(known)) for value in values], np.int64)
-        fresh = np.flatnonzero(numbers >= before)
-        characters = sum(len(values[position]) for position in fresh)
-        self._bytes += characters + _REMEMBERED_BYTES * len(fresh)
-        return numbers, fresh
 
 
 def two_splits(file: str, row: int, column: str) -> DataError:

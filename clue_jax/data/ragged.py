@@ -44,8 +44,8 @@ def row_sums(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.diff(offsets_of(values)[offsets_of(lengths)])
 
 
-def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Concatenates `arange(start, start + length)` over all rows, int64."""
+def ranges(starts: np.ndarray, lengths: np.ndarray, step: int = 1) -> np.ndarray:
+    """Concatenates `start + step * arange(length)` over all rows, int64."""
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
+    return np.arange(0, step * total, step) + np.repeat(starts - step * (ends - lengths), lengths)
