@@ -71,7 +71,7 @@ def read_rows(
     total = spill.weights[span.first : span.last].sum()
     if total > limit:
         return _read_cut(spill, span, config, places, limit, int(total // limit) + 1)
-    rows = _joined([_empty(), *_chunks(spill.read(span), places, limit)])
+    rows = _joined([_empty(), *(_rows_of(batch, places) for batch in spill.read(span))])
     repeated = _repeated(rows)
     counts = _count(rows, ~repeated)
     return (rows.take(~repeated) if config.drop_repeats else rows), counts
@@ -106,10 +106,7 @@ def _chunks(batches: Iterator[pa.RecordBatch], places: np.ndarray, limit: int) -
     """Rows of about `limit` / 2 at a time, each chunk sorted."""
     waiting: list[Rows] = []
     for batch in batches:
-        names = batch.schema.names
-        columns = {n: c.to_numpy() for n, c in zip(names, batch.columns, strict=True)}
-        unit = columns["row"] >> UNIT_BITS
-        rows = Rows(**columns | {"service": places[unit, columns["service"]]})
+        rows = _rows_of(batch, places)
         for start in range(0, len(rows), max(limit // 2, 1)):
             waiting.append(rows.take(slice(start, start + max(limit // 2, 1))))
             if sum(map(len, waiting)) >= limit // 2:
@@ -117,6 +114,13 @@ def _chunks(batches: Iterator[pa.RecordBatch], places: np.ndarray, limit: int) -
                 waiting = []
     if waiting:
         yield _joined(waiting)
+
+
+def _rows_of(batch: pa.RecordBatch, places: np.ndarray) -> Rows:
+    names = batch.schema.names
+    columns = {n: c.to_numpy() for n, c in zip(names, batch.columns, strict=True)}
+    unit = columns["row"] >> UNIT_BITS
+    return Rows(**columns | {"service": places[unit, columns["service"]]})
 
 
 def _empty() -> Rows:

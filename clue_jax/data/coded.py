@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pyarrow as pa
 
+_DENSE = 4  # numbers of which so many a row are possible are marked rather than hashed
+
 
 def coded(column: pa.Array) -> pa.DictionaryArray:
     """A column [B] of any flat type by its distinct values."""
@@ -38,23 +40,29 @@ def changed(
     column: pa.DictionaryArray, change: Callable[[pa.Array], pa.Array]
 ) -> pa.DictionaryArray:
     """The column after `change` of its values [n]; those that it made equal become one."""
-    again = change(column.dictionary).dictionary_encode("encode")
+    values = change(column.dictionary)
+    if values.equals(column.dictionary):
+        return column
+    again = values.dictionary_encode("encode")
     return numbered(again.dictionary, codes(again)[codes(column)])
 
 
 def compact(column: pa.DictionaryArray) -> pa.DictionaryArray:
-    """The column without values that no row has, the others in order of appearance."""
-    kept, places = _distinct(codes(column))
+    """The column without values that no row has."""
+    kept, places = _distinct(codes(column), len(column.dictionary))
+    if len(kept) == len(column.dictionary):
+        return column
     return numbered(column.dictionary.take(pa.array(kept)), places)
 
 
 def combined(columns: Sequence[pa.DictionaryArray]) -> tuple[list[pa.Array], np.ndarray]:
-    """Distinct rows [n] of several columns, in order of appearance, and the one of each row [B]."""
-    kept, places = _distinct(codes(columns[0]))
+    """Distinct rows [n] of several columns, and the one of each row [B]."""
+    kept, places = _distinct(codes(columns[0]), len(columns[0].dictionary))
     numbers = [kept]
     for column in columns[1:]:
         width = max(len(column.dictionary), 1)
-        kept, places = _distinct(places * np.int64(width) + codes(column))
+        pairs = places * np.int64(width) + codes(column)
+        kept, places = _distinct(pairs, len(kept) * width)
         numbers = [*(number[kept // width] for number in numbers), kept % width]
     values = [c.dictionary.take(pa.array(n)) for c, n in zip(columns, numbers, strict=True)]
     return values, places
@@ -70,6 +78,11 @@ def numbered(values: pa.Array, numbers: np.ndarray) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array(numbers), values)
 
 
-def _distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    found = pa.array(numbers).dictionary_encode()
-    return found.dictionary.to_numpy(), found.indices.to_numpy()
+def _distinct(numbers: np.ndarray, bound: int) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct of numbers [B] below `bound`, and the one of each."""
+    if bound > _DENSE * len(numbers):
+        found = pa.array(numbers).dictionary_encode()
+        return found.dictionary.to_numpy(), found.indices.to_numpy()
+    there = np.zeros(bound, bool)
+    there[numbers] = True
+    return np.flatnonzero(there), (np.cumsum(there, dtype=np.int32) - 1)[numbers]

@@ -120,6 +120,8 @@ def empty(values: pa.Array) -> np.ndarray:
 
 
 def contains_nul(values: pa.Array) -> np.ndarray:
+    if np.frombuffer(values.buffers()[2] or b"", np.uint8).all():  # of all of them, so at once
+        return np.zeros(len(values), bool)
     return mask_of(pc.match_substring(values, "\0"))
 
 
@@ -137,6 +139,9 @@ def identities(values: pa.Array) -> pa.Array:
     """Ids in one spelling: no space around them, and '12345.0' (an id once kept as a float) is
     '12345', so that a person is the same in every file."""
     trimmed = pc.utf8_trim_whitespace(values)
+    # Replacing is slow, and most columns have nothing to replace.
+    if not pc.any(pc.match_substring(trimmed, ".0")).as_py():
+        return trimmed
     return pc.replace_substring_regex(trimmed, r"^(-?\d+)\.0+$", r"\1")
 
 

@@ -19,7 +19,7 @@ from clue_jax.data.behaviour_rows import Counts, Rows
 from clue_jax.data.hashing import hashes64
 from clue_jax.data.intake import two_splits
 from clue_jax.data.log_reader import SPLITS
-from clue_jax.data.ragged import offsets_of, ranges
+from clue_jax.data.ragged import distinct, offsets_of, ranges
 from clue_jax.errors import DataError
 
 
@@ -189,11 +189,11 @@ def _splits(ids: np.ndarray, given: np.ndarray, config: SplitConfig) -> np.ndarr
 
 def _items(rows: Rows, owner: np.ndarray, users: int, training_users: int) -> dict[str, np.ndarray]:
     """The items of histories whose behaviours belong to users `owner` [M], ascending."""
-    identities, local = np.unique(rows.item, return_inverse=True)
+    identities, _, local = distinct(rows.item)
     # One number per (user, item): items of a user in order of identity.
     pair = owner * np.int64(len(identities)) + local
-    distinct, index = np.unique(pair, return_inverse=True)
-    item_offsets = offsets_of(np.bincount(distinct // max(len(identities), 1), minlength=users))
+    pairs, _, index = distinct(pair)
+    item_offsets = offsets_of(np.bincount(pairs // max(len(identities), 1), minlength=users))
     first_rows = np.full(len(identities), np.iinfo(np.int64).max)
     np.minimum.at(first_rows, local, rows.row)
     entries = np.zeros(len(identities), np.int64)
@@ -205,7 +205,7 @@ def _items(rows: Rows, owner: np.ndarray, users: int, training_users: int) -> di
         "first_rows": first_rows,
         "entries": entries,
         "training": np.bincount(in_training, minlength=len(identities)) > 0,
-        "item_rows": (distinct % max(len(identities), 1)).astype(np.int32),
+        "item_rows": (pairs % max(len(identities), 1)).astype(np.int32),
         "item_offsets": item_offsets,
         "behaviour_items": (index - item_offsets[owner]).astype(np.int32),
     }

@@ -27,10 +27,8 @@ MAX_SERVICES = 256  # more speak for a wrong `service_column`
 
 @dataclass(frozen=True)
 class Behaviours:
-    """The usable rows of one batch: B behaviours in order of appearance.
-
-    Texts by their distinct values, these in order of appearance as well.
-    """
+    """The usable rows of one batch: B behaviours in order of appearance, texts by their distinct
+    values."""
 
     users: pa.DictionaryArray  # [B]: ids as the logs have them
     services: pa.DictionaryArray  # [B]
@@ -94,7 +92,7 @@ class LogReader:
         self.name = source.service or source.path
         self.now = now  # epoch seconds: what is much later is no time
         self._unit = self._rows = self._behaviours = 0
-        self.windows = _windows(config, source)
+        self.windows = timestamps.windows(config, source)
         self.template_columns = columns.template_columns(source.text)
         named = [source.user_id, source.order, source.item_id, source.split, source.service_column]
         named += [*self.template_columns, *(rule.column for rule in source.keep)]
@@ -296,20 +294,3 @@ class LogReader:
         reason = f"is not one of {', '.join(SPLITS)}"
         check.values(spelled, numbers < 0, name, reason, shown=True)
         return per_row(spelled, numbers)
-
-
-def _windows(config: PrepareConfig, source: SourceConfig) -> list[tuple[str, float, float]]:
-    """Rule, first second and first second after it: of the source, then of all sources."""
-    windows = {
-        "config.sources: ": (source.start, source.end),
-        "config.": (config.start, config.end),
-    }
-    found: list[tuple[str, float, float]] = []
-    for key, (start, end) in windows.items():
-        if start:
-            first = timestamps.iso_seconds(start, f"{key}start")
-            found.append((f"before {start}", first, np.inf))
-        if end:
-            last = timestamps.iso_seconds(end, f"{key}end")
-            found.append((f"from {end} on", -np.inf, last))
-    return found

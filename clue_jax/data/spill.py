@@ -23,7 +23,6 @@ from clue_jax.files import storage_errors
 BIN_BITS = 16
 BINS = 1 << BIN_BITS
 _SHIFT = np.uint64(64 - BIN_BITS)
-_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
 class Range(NamedTuple):
@@ -185,7 +184,7 @@ class Spill:
                 with (
                     storage_errors(path),
                     path.open("ab") as stream,
-                    pa.ipc.new_stream(stream, self.schema, options=_OPTIONS) as writer,
+                    pa.ipc.new_stream(stream, self.schema) as writer,
                 ):
                     writer.write_batch(pa.concat_batches(parts))
         self._waiting = [[] for _ in range(self.partitions)]

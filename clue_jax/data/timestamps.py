@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clue_jax.config import PrepareConfig, SourceConfig
 from clue_jax.data.coded import coded, per_row
 from clue_jax.data.columns import empty, identities, mask_of, shortened, texts
 from clue_jax.errors import ConfigError
@@ -84,7 +85,8 @@ def _times(values: pa.Array, name: str, now: float) -> tuple[np.ndarray, np.ndar
         (found < 0, NEGATIVE),
         (found > now + DAY_SECONDS, FUTURE),
     ):
-        problem[where & (problem == 0)] = PROBLEMS.index(reason)
+        if where.any():
+            problem[where & (problem == 0)] = PROBLEMS.index(reason)
     return np.where(problem == 0, found, 0), problem
 
 
@@ -167,6 +169,27 @@ def iso_seconds(value: str, key: str) -> int:
     if seconds is None:
         raise ConfigError(f"{key}: {value!r} is not an ISO date such as 2024-01-31")
     return seconds
+
+
+def windows(config: PrepareConfig, source: SourceConfig) -> list[tuple[str, float, float]]:
+    """Rule, first second and first second after it: of the source, then of all sources.
+
+    Raises:
+        ConfigError: one of their ends is not an ISO date.
+    """
+    windows = {
+        "config.sources: ": (source.start, source.end),
+        "config.": (config.start, config.end),
+    }
+    found: list[tuple[str, float, float]] = []
+    for key, (start, end) in windows.items():
+        if start:
+            first = iso_seconds(start, f"{key}start")
+            found.append((f"before {start}", first, np.inf))
+        if end:
+            last = iso_seconds(end, f"{key}end")
+            found.append((f"from {end} on", -np.inf, last))
+    return found
 
 
 def orders(column: pa.Array, name: str) -> tuple[np.ndarray, np.ndarray]:
