@@ -16,6 +16,8 @@ _DENSE = 4  # numbers of which so many a row are possible are marked rather than
 
 def coded(column: pa.Array) -> pa.DictionaryArray:
     """A column [B] of any flat type by its distinct values."""
+    if pa.types.is_integer(column.type) and len(column) and not column.null_count:
+        return _coded_integers(column.to_numpy())
     if not pa.types.is_dictionary(column.type):
         return column.dictionary_encode("encode")
     values = column.dictionary
@@ -24,6 +26,14 @@ def coded(column: pa.Array) -> pa.DictionaryArray:
         column = numbered(values, column.indices.fill_null(len(values) - 1).to_numpy())
     # A reader may hand on the values of many more rows.
     return column if len(values) <= len(column) else compact(column)
+
+
+def _coded_integers(numbers: np.ndarray) -> pa.DictionaryArray:
+    least, most = numbers.min(), numbers.max()
+    start = least.astype(np.uint64)  # negative ones wrap around, and so do differences
+    above = (numbers.astype(np.uint64) - start).astype(np.int64)
+    kept, places = _distinct(above, int(most) - int(least) + 1)
+    return numbered(pa.array((kept.astype(np.uint64) + start).astype(numbers.dtype)), places)
 
 
 def codes(column: pa.DictionaryArray) -> np.ndarray:
@@ -60,9 +70,13 @@ def combined(columns: Sequence[pa.DictionaryArray]) -> tuple[list[pa.Array], np.
     kept, places = _distinct(codes(columns[0]), len(columns[0].dictionary))
     numbers = [kept]
     for column in columns[1:]:
-        width = max(len(column.dictionary), 1)
-        pairs = places * np.int64(width) + codes(column)
-        kept, places = _distinct(pairs, len(kept) * width)
+        width, mine = max(len(column.dictionary), 1), codes(column)
+        of_each = np.zeros(len(kept), np.int64)
+        of_each[places] = mine
+        if (of_each[places] == mine).all():  # it follows from the columns before
+            numbers.append(of_each)
+            continue
+        kept, places = _distinct(places * np.int64(width) + mine, len(kept) * width)
         numbers = [*(number[kept // width] for number in numbers), kept % width]
     values = [c.dictionary.take(pa.array(n)) for c, n in zip(columns, numbers, strict=True)]
     return values, places

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from clue_jax.errors import ConfigError, DataError
 
+_BLANK = ord(" ")
 _SPACE = r"[\s\v\p{Z}\x{85}]+"
 
 
@@ -186,7 +187,11 @@ def render(template: str, columns: dict[str, pa.Array]) -> pa.Array:
 
 
 def _single_blanks(text: pa.Array) -> pa.Array:
-    # Replacing is slow, and most texts have nothing to replace.
+    # Replacing is slow, and most texts have nothing to replace; of ASCII the bytes say so.
+    letters = bytes(text.buffers()[2] or b"")
+    least = np.frombuffer(letters, np.uint8).min(initial=_BLANK)
+    if least >= _BLANK and letters.isascii() and b"  " not in letters:
+        return text
     uneven = pc.match_substring_regex(text, r"  |[\t-\r\x{85}\p{Zl}\p{Zp}]|[^\P{Zs} ]")
     if not pc.any(uneven).as_py():
         return text

@@ -155,8 +155,9 @@ class Intake:
 
     def _items(self, batch: Behaviours) -> tuple[np.ndarray, np.ndarray]:
         """Identity and row of the catalogue of each behaviour's item, [B] each."""
-        distinct, codes = combined([batch.services, batch.texts, batch.source_ids])
-        joined = pc.binary_join_element_wise(*distinct, _NUL)
+        # Texts come first: what an item is called mostly says where it is from.
+        (texts, *others), codes = combined([batch.texts, batch.services, batch.source_ids])
+        joined = pc.binary_join_element_wise(others[0], texts, others[1], _NUL)
         numbers, fresh = self._known_items.numbers(joined)
         self._identities = _grown(self._identities, numbers)
         self._entries = _grown(self._entries, numbers)

@@ -90,8 +90,8 @@ class Remembered:
 def hashes_of(values: pa.Array, keys: tuple[int, int]) -> np.ndarray:
     """Two hashes of large strings, [2, n] uint64.
 
-    Sums of the mixed words of a string, each under a key of its place (as in tabulation hashing),
-    mixed with its length.
+    Sums of the words of a string, mixed with its length: each word mixed under a key of its place
+    (as in tabulation hashing), and for the second sum times an odd number of its place.
     """
     offsets = np.frombuffer(values.buffers()[1], np.int64)[values.offset :][: len(values) + 1]
     text = np.frombuffer(values.buffers()[2] or b"", np.uint8)
@@ -111,9 +111,8 @@ def _piece(offsets: np.ndarray, text: np.ndarray, keys: tuple[int, int]) -> np.n
     places = ranges(np.zeros_like(counts), counts)
     words = windows[ranges(offsets[:-1] - offsets[0], counts, _WORD)]
     words[ends - 1] &= _UPTO[lengths % _WORD]
-    hashes = []
-    for key in keys:
-        of_places = hash64(np.arange(counts.max()), start=key)
-        mixed = hash64(words, start=of_places[places])
-        hashes.append(hash64(lengths, start=np.add.reduceat(mixed, ends - counts)))
-    return np.stack(hashes)
+    one, two = (hash64(np.arange(counts.max()), start=key) for key in keys)
+    mixed = hash64(words, start=one[places])
+    both = mixed, mixed * (two | np.uint64(1))[places]
+    sums = np.stack([np.add.reduceat(values, ends - counts) for values in both])
+    return hash64(lengths, start=sums)

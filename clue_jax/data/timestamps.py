@@ -15,6 +15,7 @@ from clue_jax.errors import ConfigError
 
 MILLISECONDS_FROM = 10**11  # an epoch of this size or more is in milliseconds
 DAY_SECONDS = 86_400
+_LATEST_DATE = 20_991_231  # a number that could be YYYYMMDD
 MAX_TIME_BYTES = 100  # longer texts are no time
 
 MISSING = "is missing"
@@ -125,7 +126,11 @@ def _text_seconds(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
 def _epoch_seconds(epochs: pa.Array) -> tuple[pa.Array, np.ndarray]:
     """Epochs [B] int64 in seconds or milliseconds as seconds [B] (null: of 19 digits); where one
     looks like a date."""
-    compact = pc.and_(pc.greater_equal(epochs, 19_000_101), pc.less_equal(epochs, 20_991_231))
+    bounds = pc.min_max(epochs).as_py()
+    least, most = bounds["min"], bounds["max"]
+    if least is not None and least > _LATEST_DATE and most < MILLISECONDS_FROM:  # as most logs
+        return epochs, np.zeros(len(epochs), bool)
+    compact = pc.and_(pc.greater_equal(epochs, 19_000_101), pc.less_equal(epochs, _LATEST_DATE))
     known = pc.and_(pc.greater(epochs, -(10**18)), pc.less(epochs, 10**18))
     epochs = pc.if_else(known, epochs, None)
     large = pc.greater_equal(pc.abs(epochs), MILLISECONDS_FROM)

@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 import pytest
 
 from clue_jax.data import columns
+from clue_jax.data.coded import coded, combined
 from clue_jax.errors import ConfigError, DataError
 
 
@@ -88,3 +89,27 @@ def test_masks():
     assert columns.contains_nul(values).tolist() == [False, False, False, True]
     assert columns.longer_than(strings("é", "e", None), 1).tolist() == [True, False, False]
     assert np.array_equal(columns.fully_matches(strings("ab", "abc"), "ab"), [True, False])
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int32, np.int64, np.uint64])
+@pytest.mark.parametrize("dense", [True, False])
+def test_integers_by_their_distinct_values(kind, dense):
+    least, most = np.iinfo(kind).min, np.iinfo(kind).max
+    numbers = [most, least, most, least + 1] + [most - n % 7 for n in range(60)] * dense
+    column = pa.array(numbers, pa.from_numpy_dtype(kind))
+    for part in (column, column.slice(len(numbers) // 2), column.slice(0, 1), column.slice(0, 0)):
+        found = coded(part)
+        assert found.to_pylist() == part.to_pylist()
+        assert len(set(found.dictionary.to_pylist())) == len(found.dictionary)
+        assert found.dictionary.type == column.type
+
+
+def test_rows_of_several_columns_are_told_apart():
+    rng = np.random.default_rng(0)
+    for width in (1, 2, 40):  # the second follows from the first, or not
+        first = rng.integers(0, 40, 300)
+        columns = [first, first // width, rng.integers(0, 3, 300) * (width > 1)]
+        values, places = combined([coded(pa.array(column)) for column in columns])
+        rows = list(zip(*(value.to_pylist() for value in values), strict=True))
+        assert len(set(rows)) == len(rows)
+        assert [rows[place] for place in places] == list(zip(*map(list, columns), strict=True))
