@@ -3,8 +3,9 @@
     python tests/benchmarks/prepare.py --record
 
 Ours reads, checks, identifies and spills every behaviour, and leaves the grouped histories on disk,
-within `--memory_mb`; pandas holds all of it and checks nothing. Both peaks are in the line. The ids
-of both encoders are compared, not only their speed.
+within `--memory_mb`, once with each number of `--processes`, their start included; pandas holds all
+of it and checks nothing. Peaks of all processes are in the lines. The ids of both encoders are
+compared, not only their speed.
 """
 
 import argparse
@@ -42,18 +43,18 @@ def config_of(logs: str, memory_mb: int) -> PrepareConfig:
 
 
 def group_side(options: argparse.Namespace) -> dict:
-    config = config_of(options.logs, options.memory_mb)
+    config, (processes,) = config_of(options.logs, options.memory_mb), options.processes
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        with Workers(options.processes) as workers:
+        with Workers(processes) as workers:
             grouped = grouping.group_logs(
                 config, Path(folder), epath.Path(folder) / "rejects", None, workers
             )
         seconds = time.perf_counter() - started
-    return {
-        "per_second": grouped.reading.behaviours / seconds,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if processes > 1:  # as if all had the largest one's at once
+        peak += processes * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return {"per_second": grouped.reading.behaviours / seconds, "peak_mb": peak / 1024}
 
 
 def texts_of(count: int) -> pa.Array:
@@ -89,11 +90,16 @@ def compare_grouping(options: argparse.Namespace) -> None:
         made = [f"--rows={options.rows}", f"--users={options.rows // 50}"]
         made += [f"--items={options.rows // 50}", f"--out={folder}"]
         synthetic_log.write(synthetic_log.arguments().parse_args(made))
-        ours = [sys.executable, __file__, "--side=group", f"--logs={folder}"]
-        ours += [f"--memory_mb={options.memory_mb}", f"--processes={options.processes}"]
-        peer = [harness.peer_python("pandas"), str(PEER), folder]
-        printed = harness.interleaved({"ours": ours, "peer": peer}, options.rounds)
-    emit(options, printed, f"events/s, {options.rows:,} behaviours", "pandas groupby")
+        # Not as a script, which its workers would import again, and JAX with it.
+        ours = [sys.executable, "-c", "from tests.benchmarks import prepare; prepare.main()"]
+        ours += ["--side=group", f"--logs={folder}", f"--memory_mb={options.memory_mb}"]
+        sides = {str(n): [*ours, f"--processes={n}"] for n in options.processes}
+        sides["peer"] = [harness.peer_python("pandas"), str(PEER), folder]
+        printed = harness.interleaved(sides, options.rounds)
+    for count in options.processes:
+        two = {"ours": printed[str(count)], "peer": printed["peer"]}
+        metric = f"events/s, {options.rows:,} behaviours, {count} process" + "es" * (count > 1)
+        emit(options, two, metric, "pandas groupby")
 
 
 def compare_encoding(options: argparse.Namespace) -> None:
@@ -129,8 +135,8 @@ def main() -> None:
     parser = harness.options(__doc__)
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--texts", type=int, default=200_000)
-    parser.add_argument("--memory_mb", type=int, default=1_024)
-    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--memory_mb", type=int, default=2_048)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--side", choices=("group", "words", "encode_batch"))
     parser.add_argument("--logs", default="")
     options = parser.parse_args()
