@@ -140,8 +140,8 @@ class PrepareConfig:
     min_behaviours: int = 1  # per user, over all services; users with fewer are dropped
     max_history: int = 4_096  # behaviours kept per user and service, the newest
     users_per_shard: int = 4_096
-    memory_mb: int = 2_048  # resident memory to stay within, however large the logs
-    processes: int = 0  # 0: one a core, as far as they fit into memory_mb and logs are worth it
+    memory_mb: int = 2_048  # resident memory of all processes together, however large the logs
+    processes: int = 0  # change no byte; 0: one a core, if they fit into memory_mb and pay
     overwrite: bool = False
 
     @property
