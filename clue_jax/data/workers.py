@@ -5,10 +5,14 @@ Workers end with the process that started them, however that one ends; one that 
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
+import select
 import signal
+import subprocess
+import sys
 import threading
 import traceback
 from collections import deque
@@ -19,7 +23,6 @@ from clue_jax.errors import ClueError, LostPeerError
 
 Advance = Callable[[float], None]
 _ADVANCE, _DONE, _FAILED = range(3)
-_JOIN_SECONDS = 10.0
 
 
 class Workers:
@@ -38,9 +41,9 @@ class Workers:
 
     def _end(self) -> None:
         for worker in self._all:
-            worker.process.terminate()
+            worker.process.kill()  # what they write has no name yet
         for worker in self._all:
-            worker.process.join(_JOIN_SECONDS)
+            worker.process.wait()
             worker.connection.close()
         self._all, self._idle = [], []
 
@@ -103,11 +106,17 @@ class _Worker:
     """A process and this end of its pipe."""
 
     def __init__(self) -> None:
-        # Not forked: threads of Arrow and of tokenizers do not survive that.
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        self.process.start()
+        # Not forked, which threads of Arrow and of tokenizers do not survive; nor spawned by
+        # multiprocessing, which would run the program that calls us once more.
+        self.connection, theirs = multiprocessing.Pipe()
+        warnings = [f"-W{option}" for option in sys.warnoptions]
+        program = f"from {__name__} import serve; serve({theirs.fileno()})"
+        self.process = subprocess.Popen(
+            [sys.executable, *warnings, "-c", program],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,  # Ctrl-C is for us to answer
+        )
         theirs.close()
 
     def send(self, function: Callable[..., Any], task: tuple[Any, ...]) -> None:
@@ -123,44 +132,38 @@ class _Worker:
             raise self._lost() from error
 
     def _lost(self) -> LostPeerError:
-        self.process.join(_JOIN_SECONDS)
-        code = self.process.exitcode
-        how = f"ended with code {code}"
-        if code is not None and code < 0:
-            how = f"was killed by {signal.Signals(-code).name}"
+        code = self.process.wait()
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         return LostPeerError(
             f"worker process {self.process.pid} {how}; run the same command again, where memory ran"
-            " out with fewer --config.processes; a program that calls prepare needs the usual"
-            " `if __name__ == '__main__':`"
+            " out with fewer --config.processes"
         )
 
 
-def _serve(connection: Any) -> None:
-    """What a worker does: tasks from the pipe, until it closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it reaches the parent as well, which ends us
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def serve(descriptor: int) -> None:
+    """What a worker does: tasks from its end of the pipe, as long as there is another."""
+    threading.Thread(target=_end_with_parent, args=(descriptor,), daemon=True).start()
+    connection = multiprocessing.connection.Connection(descriptor)
     os.environ["RAYON_NUM_THREADS"] = "1"  # of tokenizers: every core has a worker already
 
     def advance(count: float) -> None:
         connection.send((_ADVANCE, count))
 
-    while True:
-        try:
+    with contextlib.suppress(EOFError, OSError):  # nobody is there any more
+        while True:
             function, task = connection.recv()
-        except EOFError:
-            return
-        try:
-            answer = _DONE, function(*task, advance)
-        except ClueError as error:
-            answer = _FAILED, error
-        except Exception as error:
-            traceback.print_exc()
-            answer = _FAILED, RuntimeError(f"in a worker: {type(error).__name__}: {error}")
-        connection.send(answer)
+            try:
+                answer = _DONE, function(*task, advance)
+            except ClueError as error:
+                answer = _FAILED, error
+            except Exception as error:
+                traceback.print_exc()
+                answer = _FAILED, RuntimeError(f"in a worker: {type(error).__name__}: {error}")
+            connection.send(answer)
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
+def _end_with_parent(descriptor: int) -> None:
+    poll = select.poll()
+    poll.register(descriptor, 0)  # tells only that the other end is gone
+    poll.poll()
+    os._exit(1)

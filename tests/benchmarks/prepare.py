@@ -90,9 +90,8 @@ def compare_grouping(options: argparse.Namespace) -> None:
         made = [f"--rows={options.rows}", f"--users={options.rows // 50}"]
         made += [f"--items={options.rows // 50}", f"--out={folder}"]
         synthetic_log.write(synthetic_log.arguments().parse_args(made))
-        # Not as a script, which its workers would import again, and JAX with it.
-        ours = [sys.executable, "-c", "from tests.benchmarks import prepare; prepare.main()"]
-        ours += ["--side=group", f"--logs={folder}", f"--memory_mb={options.memory_mb}"]
+        ours = [sys.executable, __file__, "--side=group", f"--logs={folder}"]
+        ours.append(f"--memory_mb={options.memory_mb}")
         sides = {str(n): [*ours, f"--processes={n}"] for n in options.processes}
         sides["peer"] = [harness.peer_python("pandas"), str(PEER), folder]
         printed = harness.interleaved(sides, options.rounds)

@@ -102,9 +102,11 @@ def sleeping(advance):
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes there")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_workers_end_with_their_parent(how):
+def test_workers_end_with_their_parent(tmp_path, how):
+    program = tmp_path / "parent.py"  # without `if __name__ == "__main__"`
+    program.write_text(PARENT)
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT],
+        [sys.executable, program],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -42,7 +42,7 @@ def workers_of(parent):
             command = (folder / "cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if int(status[1]) == parent and status[0] != "Z" and b"spawn_main" in command:
+        if int(status[1]) == parent and status[0] != "Z" and b"serve(" in command:
             found.append(int(folder.name))
     return found
 
