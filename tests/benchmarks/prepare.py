@@ -4,14 +4,16 @@
 
 Ours reads, checks, identifies and spills every behaviour, and leaves the grouped histories on disk,
 within `--memory_mb`, once with each number of `--processes`, their start included; pandas holds all
-of it and checks nothing. Peaks of all processes are in the lines. The ids of both encoders are
-compared, not only their speed.
+of it and checks nothing. Peaks and CPU seconds a million events of all processes are in the lines.
+The ids of both encoders are compared, not only their speed.
 """
 
 import argparse
 import hashlib
 import json
+import os
 import resource
+import statistics
 import sys
 import tempfile
 import time
@@ -45,16 +47,21 @@ def config_of(logs: str, memory_mb: int) -> PrepareConfig:
 def group_side(options: argparse.Namespace) -> dict:
     config, (processes,) = config_of(options.logs, options.memory_mb), options.processes
     with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
+        started, busy = time.perf_counter(), sum(os.times()[:4])
         with Workers(processes) as workers:
             grouped = grouping.group_logs(
                 config, Path(folder), epath.Path(folder) / "rejects", None, workers
             )
-        seconds = time.perf_counter() - started
+        seconds, busy = time.perf_counter() - started, sum(os.times()[:4]) - busy
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if processes > 1:  # as if all had the largest one's at once
         peak += processes * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return {"per_second": grouped.reading.behaviours / seconds, "peak_mb": peak / 1024}
+    behaviours = grouped.reading.behaviours
+    return {
+        "per_second": behaviours / seconds,
+        "peak_mb": peak / 1024,
+        "cpu_seconds_a_million": busy / behaviours * 1e6,
+    }
 
 
 def texts_of(count: int) -> pa.Array:
@@ -113,11 +120,12 @@ def compare_encoding(options: argparse.Namespace) -> None:
 
 
 def emit(options: argparse.Namespace, printed: dict, metric: str, peer_name: str) -> None:
-    peaks = {
-        f"{name}_peak_mb": round(max(one["peak_mb"] for one in side))
-        for name, side in printed.items()
-        if "peak_mb" in side[0]
-    }
+    more = {}
+    for name, side in printed.items():
+        if "peak_mb" in side[0]:
+            more[f"{name}_peak_mb"] = round(max(one["peak_mb"] for one in side))
+            busy = statistics.median(one["cpu_seconds_a_million"] for one in side)
+            more[f"{name}_cpu_seconds_a_million"] = round(busy, 3)
     harness.emit_medians(
         options,
         *([one["per_second"] for one in printed[name]] for name in ("ours", "peer")),
@@ -126,7 +134,7 @@ def emit(options: argparse.Namespace, printed: dict, metric: str, peer_name: str
         peer_name=peer_name,
         reach=REACH,
         matmul_rate=harness.matmul_rate("float32"),
-        **peaks,
+        **more,
     )
 
 
