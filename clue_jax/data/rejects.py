@@ -109,4 +109,5 @@ def publish_rejects(folders: Iterable[Path], path: epath.Path) -> None:
         if parts:
             with path.open("wb") as stream:
                 for part in sorted(parts, key=lambda part: part.name):
-                    stream.write(part.read_bytes())
+                    with part.open("rb") as lines:  # of a process that was ended the last is half
+                        stream.writelines(line for line in lines if line.endswith(b"\n"))

@@ -52,6 +52,8 @@ def test_those_of_several_processes_are_in_order_of_files(tmp_path):
         whole.merge(share)
     assert whole.counts.total() == 4
     assert [message[:10] for _, message in whole.first] == [f"logs/{n}.csv" for n in range(4)]
+    with (tmp_path / "x" / "rejects-0000003.jsonl").open("a") as half:
+        half.write('{"file": "3.c')
     publish_rejects([tmp_path / "y", tmp_path / "x"], epath.Path(tmp_path) / "rejects.jsonl")
     assert [record["file"] for record in listed(tmp_path / "rejects.jsonl")] == [
         f"{n}.csv" for n in range(4)
