@@ -49,6 +49,7 @@ def read_events(config, rejects_path=None, *, memory_bytes=1 << 26, partitions=3
             intake(batch)
 
         units = events.units_of(config)
+        events.check_units(config, units)
         rejects = Rejects(config.max_bad_rows, Path(folder))
         try:
             part = events.read_units(config, units, sink, rejects, lambda count: None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from clue_jax.config import PrepareConfig
 from clue_jax.data.keyed import hash64
 from clue_jax.data.log_reader import UNIT_BITS
 from clue_jax.data.ragged import ranges, run_starts
-from clue_jax.data.spill import Range, Spilled
+from clue_jax.data.spill import Range
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,15 @@ class Rows:
         return run_starts(self.user, self.service)
 
 
+class RowSource(Protocol):
+    """Where rows are, to be read as often as it takes: `Spilled`, or what stands for it."""
+
+    @property
+    def weights(self) -> np.ndarray: ...
+
+    def read(self, span: Range) -> Iterator[pa.RecordBatch]: ...
+
+
 @dataclass(frozen=True)
 class Counts:
     """Behaviours of K histories, in order of user and service."""
@@ -53,7 +63,7 @@ class Counts:
 
 
 def read_rows(
-    spill: Spilled, span: Range, config: PrepareConfig, places: np.ndarray, limit: int
+    spill: RowSource, span: Range, config: PrepareConfig, places: np.ndarray, limit: int
 ) -> tuple[Rows, Counts]:
     """The behaviours of a range of users.
 
@@ -78,7 +88,12 @@ def read_rows(
 
 
 def _read_cut(
-    spill: Spilled, span: Range, config: PrepareConfig, places: np.ndarray, limit: int, classes: int
+    spill: RowSource,
+    span: Range,
+    config: PrepareConfig,
+    places: np.ndarray,
+    limit: int,
+    classes: int,
 ) -> tuple[Rows, Counts]:
     kept, total = _empty(), _no_counts()
     for chunk in _chunks(spill.read(span), places, limit):

@@ -7,7 +7,7 @@ users say which are used, and by which behaviour first, whose id at the source i
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from clue_jax.data.items import ItemTable
 from clue_jax.data.ragged import rows_at, run_starts
 from clue_jax.data.spill import Range, Spilled, ranges_of, write_table
 from clue_jax.data.tokenizer import Tokenizer
-from clue_jax.data.user_store import UserStore
+from clue_jax.data.user_store import Used, UserStore
 from clue_jax.data.workers import Advance, Workers
 from clue_jax.errors import DataError
 
@@ -41,6 +41,16 @@ class Named:
     texts: pa.Array  # [J] large_string
     source_ids: pa.Array  # [J] large_string
 
+    def table(self) -> pa.Table:
+        columns = {
+            "item_id": pa.array(self.item_ids),
+            "service": self.services,
+            "source_id": self.source_ids,
+            "text": self.texts,
+            "training": pa.array(self.training),
+        }
+        return pa.table(columns)
+
 
 @dataclass(frozen=True)
 class ItemFiles:
@@ -50,14 +60,7 @@ class ItemFiles:
     ranges: int
 
     def save(self, number: int, named: Named) -> None:
-        columns = {
-            "item_id": pa.array(named.item_ids),
-            "service": named.services,
-            "source_id": named.source_ids,
-            "text": named.texts,
-            "training": pa.array(named.training),
-        }
-        write_table(self._path(number), pa.table(columns), _CHUNK_ITEMS)
+        write_table(self._path(number), named.table(), _CHUNK_ITEMS)
 
     def open(self, number: int) -> pa.RecordBatchFileReader:
         return pa.ipc.open_file(pa.OSFile(str(self._path(number))))
@@ -71,7 +74,7 @@ class ItemFiles:
                 batch = reader.get_batch(chunk)
                 start, stop = max(first - passed, 0), min(last - passed, len(batch))
                 if start < stop:
-                    yield _item_table(batch.slice(start, stop - start))
+                    yield item_table(batch.slice(start, stop - start))
                 passed += len(batch)
             if passed >= last:
                 return
@@ -137,7 +140,8 @@ def name_items(
     spill: Spilled, store: UserStore, files: ItemFiles, number: int, span: Range, advance: Advance
 ) -> int:
     """A task of `Workers`: names and saves the items of a range; gives how many there are."""
-    named = _named(spill, store, span)
+    blocks = [block for _, block in store.used(span)]
+    named = named_items(blocks, spill.table(span))
     files.save(number, named)
     advance(int(store.items[span.first : span.last].sum()))
     return len(named.item_ids)
@@ -171,8 +175,16 @@ def _tokenizer(serialized: bytes) -> Tokenizer:
     return Tokenizer(serialized)
 
 
-def _named(spill: Spilled, store: UserStore, span: Range) -> Named:
-    blocks = [block for _, block in store.used(span)]
+def named_items(blocks: Sequence[Used], known: pa.Table) -> Named:
+    """The items of a range.
+
+    Args:
+        blocks: of `UserStore.used`.
+        known: all that `Intake` wrote into the catalogue about the range.
+
+    Raises:
+        DataError: two items of one identity.
+    """
     used = np.concatenate([np.zeros((3, 0), np.uint64), *blocks], axis=1)
     used = used[:, np.lexsort((used[1], used[0]))]
     starts = run_starts(used[0])
@@ -181,7 +193,6 @@ def _named(spill: Spilled, store: UserStore, span: Range) -> Named:
         nothing = pa.array([], pa.large_string())
         return Named(item_ids, np.zeros(0, bool), nothing, nothing, nothing)
     training = np.bitwise_or.reduceat(used[2] & np.uint64(1), starts) > 0
-    known = spill.table(span)
     _check_identities(known, item_ids)
     entries = known["entry"].to_numpy()
     order = np.argsort(entries)
@@ -218,7 +229,8 @@ def _check_identities(known: pa.Table, item_ids: np.ndarray) -> None:
         )
 
 
-def _item_table(batch: pa.RecordBatch) -> ItemTable:
+def item_table(batch: pa.RecordBatch) -> ItemTable:
+    """The items of a piece of `Named.table`."""
     texts = [
         np.array(batch.column(name).to_pylist(), object)
         for name in ("service", "source_id", "text")

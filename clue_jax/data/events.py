@@ -53,21 +53,31 @@ class Reading:
 
 
 def units_of(config: PrepareConfig) -> list[Unit]:
-    """All files, in order of sources and names, each looked at.
+    """All files, in order of sources and names.
 
     Raises:
         ConfigError: a setting that cannot work.
-        DataError: files missing, unreadable, or without a column.
+        DataError: files missing.
     """
     validate_prepare(config)
-    readers = [_reader(config, place, lambda batch: None) for place in range(len(config.sources))]
+    _readers(config)
     units: list[Unit] = []
     for place, source in enumerate(config.sources):
         for file in find_files(config, source):
             units.append(Unit(len(units), place, file))
+    return units
+
+
+def check_units(config: PrepareConfig, units: Sequence[Unit]) -> None:
+    """Raises DataError for a file that is unreadable or without a column, from its header alone."""
+    readers = _readers(config)
     for unit in units:
         readers[unit.source].check(unit.file)
-    return units
+
+
+def _readers(config: PrepareConfig) -> list[LogReader]:
+    """One for each source, which looks at its settings."""
+    return [_reader(config, place, lambda batch: None) for place in range(len(config.sources))]
 
 
 def read_units(

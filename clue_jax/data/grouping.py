@@ -11,6 +11,7 @@ the other, are in the order in which shards are written.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +22,10 @@ from etils import epath
 from clue_jax.config import PARENT_MEMORY_MB, PrepareConfig
 from clue_jax.console import progress, say
 from clue_jax.data.accounts import Tallies
-from clue_jax.data.behaviour_rows import read_rows
+from clue_jax.data.behaviour_rows import RowSource, read_rows
 from clue_jax.data.catalogue import Catalogue
-from clue_jax.data.events import Part, Reading, Unit, read_units, reading_of, units_of
-from clue_jax.data.histories import group, people
+from clue_jax.data.events import Part, Reading, Unit, check_units, read_units, reading_of, units_of
+from clue_jax.data.histories import Histories, group, people
 from clue_jax.data.intake import Intake, Taken
 from clue_jax.data.privacy import Pseudonyms
 from clue_jax.data.rejects import Rejects, publish_rejects
@@ -77,14 +78,13 @@ def group_logs(
             than `max_bad_rows` malformed ones; a user in two splits; or a service or the training
             split is left without users.
     """
-    memory = memory_bytes(config, workers.processes)
     units = units_of(config)
+    check_units(config, units)
     reading, taken = _read(config, units, folder, rejects_path, pseudonyms, workers)
+    store, tallies = _users(config, units, taken, reading, folder, workers)
+    refuse_unused(config, reading.services, np.sum(store.split_counts, axis=0), tallies)
     item_bytes = _TOKEN_BYTES * config.max_item_tokens
-    store, tallies = _users(
-        config, units, taken, reading, folder, memory // (_ROW_BYTES + item_bytes), workers
-    )
-    _check(config, tallies, store, reading)
+    memory = memory_bytes(config, workers.processes)
     catalogue = Catalogue(folder, taken.catalogue, store, item_bytes, memory)
     texts = catalogue.collect(config.tokenizer.max_training_texts, workers)
     pa.default_memory_pool().release_unused()
@@ -95,6 +95,12 @@ def memory_bytes(config: PrepareConfig, processes: int) -> int:
     """What each of the processes may hold beside itself."""
     shared = config.memory_mb - (PARENT_MEMORY_MB if processes > 1 else 0)
     return max(shared // processes - _FIXED_MB, 64) << 20
+
+
+def rows_at_once(config: PrepareConfig, processes: int) -> int:
+    """Behaviours that each of the processes can sort and group at a time."""
+    item_bytes = _TOKEN_BYTES * config.max_item_tokens
+    return memory_bytes(config, processes) // (_ROW_BYTES + item_bytes)
 
 
 # ------------------------------------------------------------------------------------------ reading
@@ -168,14 +174,13 @@ def _users(
     taken: Taken,
     reading: Reading,
     folder: Path,
-    rows: int,
     workers: Workers,
 ) -> tuple[UserStore, Tallies]:
-    """`rows` fit into the memory of a process."""
+    rows = rows_at_once(config, workers.processes)
     store, tallies = UserStore(folder, reading.services), Tallies(reading.services)
     if workers.processes > 1:  # some for each
         rows = min(rows, reading.behaviours // (_RANGES_EACH * workers.processes) + 1)
-    files = [(str(unit.file.path), config.sources[unit.source].split) for unit in units]
+    files = split_columns(config, units)
     tasks = [
         (config, taken, reading, files, store, rows, *range_)
         for range_ in enumerate(ranges_of(taken.rows.weights, rows))
@@ -201,25 +206,60 @@ def group_range(
     advance: Advance,
 ) -> tuple[Added, Tallies]:
     """A task of `Workers`: the histories of a range of users."""
-    found = people(taken.users.table(span), files)
-    kept, counts = read_rows(taken.rows, span, config, reading.places, rows)
-    histories = group(kept, counts, found, config, len(reading.services), reading.behaviours)
+    said = taken.users.table(span)
+    histories, behaviours = histories_of(config, said, taken.rows, reading, files, rows, span)
     tallies = Tallies(reading.services)
     tallies.add(histories)
-    advance(int(counts.behaviours.sum()))
+    advance(behaviours)
     return store.write(number, histories), tallies
 
 
-def _check(config: PrepareConfig, tallies: Tallies, store: UserStore, reading: Reading) -> None:
+def split_columns(config: PrepareConfig, units: Sequence[Unit]) -> list[tuple[str, str]]:
+    """Of each unit, its name in messages and the column that says the split of a user."""
+    return [(str(unit.file.path), config.sources[unit.source].split) for unit in units]
+
+
+def histories_of(
+    config: PrepareConfig,
+    said: pa.Table,
+    rows: RowSource,
+    reading: Reading,
+    files: Sequence[tuple[str, str]],
+    limit: int,
+    span: Range,
+) -> tuple[Histories, int]:
+    """The histories of a range of users, and how many behaviours the logs have of them.
+
+    Args:
+        config: the rules.
+        said: what the logs say of the users, as `Intake` wrote it.
+        rows: has their behaviours, as `Intake` wrote them.
+        reading: of all logs.
+        files: of `split_columns`.
+        limit: rows in memory at a time.
+        span: the users.
+
+    Raises:
+        DataError: a user in two splits, or two users of one hash.
+    """
+    found = people(said, files)
+    kept, counts = read_rows(rows, span, config, reading.places, limit)
+    histories = group(kept, counts, found, config, len(reading.services), reading.behaviours)
+    return histories, int(counts.behaviours.sum())
+
+
+def refuse_unused(
+    config: PrepareConfig, services: tuple[str, ...], users: np.ndarray, tallies: Tallies
+) -> None:
+    """Raises DataError where training, of `users` [3] in the splits, or a service has none."""
     split = config.split
-    users = np.sum(store.split_counts, axis=0)
     if not users[0]:
         raise DataError(
             f"no user of {users.sum()} is in the training split; check the split column or"
             f" config.split (validation={split.validation}, test={split.test})"
         )
     used = tallies.split_behaviours.sum(axis=0)
-    for name, behaviours in zip(reading.services, used, strict=True):
+    for name, behaviours in zip(services, used, strict=True):
         if not behaviours:
             raise DataError(
                 f"service {name!r}: nobody uses it among the users with at least"

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from etils import epath
 
@@ -19,6 +20,8 @@ from clue_jax import files
 from clue_jax.config import PrepareConfig, to_json, validate_prepare
 from clue_jax.console import progress, say
 from clue_jax.data import tokenizer as bpe
+from clue_jax.data.accounts import Lengths, Tallies
+from clue_jax.data.events import Reading
 from clue_jax.data.grouping import Grouped, group_logs
 from clue_jax.data.manifest import SCHEMA_VERSION, fingerprint
 from clue_jax.data.privacy import Pseudonyms
@@ -39,8 +42,28 @@ _PROCESS_BYTES = 1 << 26  # of logs that make up for the start of a process
 _WRITERS = ("array_record", "numpy", "tokenizers")
 
 
-def prepare(config: PrepareConfig, out: str) -> None:
-    """Builds the dataset `out`.
+class Job(NamedTuple):
+    """What an engine is asked for."""
+
+    config: PrepareConfig
+    logs: dict[str, int]  # name and size of every log file, each once
+    staged: epath.Path  # folder for everything but the manifest
+    given: Tokenizer | None
+    pseudonyms: Pseudonyms | None
+
+
+class Built(NamedTuple):
+    """What an engine has put into the staging folder."""
+
+    contents: dict[str, Any]  # of manifest.json
+    reused: int  # files an interrupted run had finished
+
+
+Engine = Callable[[Job], Built]
+
+
+def prepare(config: PrepareConfig, out: str, engine: Engine | None = None) -> None:
+    """Builds the dataset `out`, on this machine or by another engine.
 
     Raises:
         ConfigError: a setting that cannot work, by its key.
@@ -53,33 +76,15 @@ def prepare(config: PrepareConfig, out: str) -> None:
     given = _given_tokenizer(config)
     files.refuse_existing(out, overwrite=config.overwrite)
     logs = _logs(config)
-    with Workers(_processes(config, sum(logs.values()))) as workers:
-        inputs = _inputs(config, logs, workers)
-        identity = {
-            "schema_version": SCHEMA_VERSION,
-            "inputs": inputs,
-            "config": {k: v for k, v in to_json(config).items() if k not in _WITHOUT_EFFECT},
-            "tokenizer": given.identity if given else None,
+    with files.staged_directory(out, overwrite=config.overwrite) as staged:
+        built = (engine or _build_here)(Job(config, logs, staged, given, pseudonyms))
+        manifest = built.contents | {
             "pseudonym_key_id": pseudonyms.key_id if pseudonyms else None,
-            "writers": {name: importlib.metadata.version(name) for name in _WRITERS},
+            "config": to_json(config),
         }
-        with files.staged_directory(out, overwrite=config.overwrite) as staged:
-            build = Build(staged, files.sha256_text(files.canonical_json(identity)))
-            if build.finished:
-                say(
-                    f"{staged}: continuing an interrupted build, {len(build.finished)} files"
-                    " finished"
-                )
-            manifest = _build(config, build, given, pseudonyms, workers)
-            manifest |= {
-                "inputs": inputs,
-                "pseudonym_key_id": identity["pseudonym_key_id"],
-                "config": to_json(config),
-            }
-            manifest["fingerprint"] = fingerprint(manifest)
-            build.close()
-            files.write_json(staged / "manifest.json", manifest)
-    _tell(manifest, out, build.reused)
+        manifest["fingerprint"] = fingerprint(manifest)
+        files.write_json(staged / "manifest.json", manifest)
+    _tell(manifest, out, built.reused)
 
 
 def _given_tokenizer(config: PrepareConfig) -> Tokenizer | None:
@@ -124,6 +129,27 @@ def checksum(path: str, size: int, advance: Advance) -> str:
     return digest
 
 
+def _build_here(job: Job) -> Built:
+    """The engine of one machine."""
+    config, logs, staged, given, pseudonyms = job
+    with Workers(_processes(config, sum(logs.values()))) as workers:
+        inputs = _inputs(config, logs, workers)
+        identity = {
+            "schema_version": SCHEMA_VERSION,
+            "inputs": inputs,
+            "config": {k: v for k, v in to_json(config).items() if k not in _WITHOUT_EFFECT},
+            "tokenizer": given.identity if given else None,
+            "pseudonym_key_id": pseudonyms.key_id if pseudonyms else None,
+            "writers": {name: importlib.metadata.version(name) for name in _WRITERS},
+        }
+        build = Build(staged, files.sha256_text(files.canonical_json(identity)))
+        if build.finished:
+            say(f"{staged}: continuing an interrupted build, {len(build.finished)} files finished")
+        contents = _build(config, build, given, pseudonyms, workers)
+        build.close()
+    return Built(contents | {"inputs": inputs}, build.reused)
+
+
 def _build(
     config: PrepareConfig,
     build: Build,
@@ -137,20 +163,33 @@ def _build(
         grouped = group_logs(config, folder, rejects, pseudonyms, workers)
         reading, catalogue, tallies = grouped.reading, grouped.catalogue, grouped.tallies
         tokenizer = _tokenizer(config, build, given, grouped)
-        item_tokens, truncated = catalogue.tokenize(tokenizer, config.max_item_tokens, workers)
+        item_tokens = catalogue.tokenize(tokenizer, config.max_item_tokens, workers)
         splits = write_users(config, build, grouped, folder, workers)
         items = write_items(build, catalogue, folder, workers)
+    return contents_of(config, reading, tallies, tokenizer, item_tokens) | {
+        "splits": splits,
+        "items": items,
+    }
+
+
+def contents_of(
+    config: PrepareConfig,
+    reading: Reading,
+    tallies: Tallies,
+    tokenizer: Tokenizer,
+    item_tokens: tuple[Lengths, int],
+) -> dict[str, Any]:
+    """What the manifest says beside the shards; `item_tokens` is of `Catalogue.tokenize`."""
+    lengths, truncated = item_tokens
     return {
         "schema_version": SCHEMA_VERSION,
         "name": config.name,
         "services": list(reading.services),
         "has_times": reading.has_times,
-        "splits": splits,
-        "items": items,
         "tokenizer_sha256": tokenizer.identity,
         "vocab_size": tokenizer.vocab_size,
         "max_item_tokens": config.max_item_tokens,
-        "quantiles": {"item_tokens": item_tokens.spread(), "behaviours": tallies.quantiles()},
+        "quantiles": {"item_tokens": lengths.spread(), "behaviours": tallies.quantiles()},
         "rejects": reading.rejects,
         "filtered": reading.filtered,
         "replaced": reading.replaced,
@@ -175,10 +214,14 @@ def _tokenizer(
     build.file("tokenizer.json", make)
     tokenizer = bpe.load(build.root / "tokenizer.json")
     grouped.texts.clear()
+    say_unknown_services(tokenizer, services)
+    return tokenizer
+
+
+def say_unknown_services(tokenizer: Tokenizer, services: Iterable[str]) -> None:
     for service in services:
         if tokenizer.guide(service) == GENERIC_GUIDE:
             say(f"service {service!r}: not known to this tokenizer; it has the generic guide token")
-    return tokenizer
 
 
 def _tell(manifest: dict[str, Any], out: epath.PathLike, reused: int) -> None:

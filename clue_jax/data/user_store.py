@@ -7,6 +7,7 @@ Items are known by identity only until the catalogue has been read; each range l
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from clue_jax.data.records import Users
 from clue_jax.data.spill import BINS, Range, bins, write_table
 from clue_jax.files import storage_errors
 
-_CHUNK_USERS = 512  # in memory in full at a time, each at most `max_history` a service
+CHUNK_USERS = 512  # in memory in full at a time, each at most `max_history` a service
 
 # Columns of `used`: identity, first behaviour, catalogue row and whether a training user has it.
 Used = np.ndarray  # [3, n] uint64
@@ -47,18 +48,11 @@ class UserStore:
 
     def write(self, number: int, histories: Histories) -> Added:
         """Writes the users of a range; several processes may write ranges of their own."""
-        used = np.stack(
-            [
-                histories.identities,
-                histories.first_rows.astype(np.uint64),
-                histories.entries.astype(np.uint64) * np.uint64(2) + histories.training,
-            ]
-        )
-        table = _table(histories, len(self.services))
-        write_table(self._path(number, "users"), table, _CHUNK_USERS)
+        table = users_table(histories, len(self.services))
+        write_table(self._path(number, "users"), table, CHUNK_USERS)
         path = self._path(number, "used.npy")
         with storage_errors(path):
-            np.save(path, used, allow_pickle=False)
+            np.save(path, used_items(histories), allow_pickle=False)
         items = np.bincount(bins(histories.identities), minlength=BINS)
         return Added(histories.split_counts, items)
 
@@ -104,58 +98,76 @@ class UserStore:
     def _range_users(self, number: int, first: int, last: int) -> Iterator[Users]:
         items = _items_of(self.folder, number)
         with pa.OSFile(str(self._path(number, "users"))) as file, pa.ipc.open_file(file) as reader:
-            for chunk in range(first // _CHUNK_USERS, -(-last // _CHUNK_USERS)):
-                start = max(first - chunk * _CHUNK_USERS, 0)
-                stop = min(last - chunk * _CHUNK_USERS, _CHUNK_USERS)
-                yield self._in_full(reader.get_batch(chunk).slice(start, stop - start), items)
-
-    def _in_full(self, batch: pa.RecordBatch, items: _RangeItems) -> Users:
-        rows, item_lengths = _flat(batch.column("item_rows"))
-        behaviour_items, _ = _flat(batch.column("behaviour_items"))
-        behaviour_times, _ = _flat(batch.column("behaviour_times"))
-        counts, _ = _flat(batch.column("behaviour_counts"))
-        tokens, lengths = rows_at(items.offsets, rows)
-        return Users(
-            user_ids=np.array(batch.column("user_id").to_pylist(), object),
-            services=self.services,
-            item_ids=items.identities[rows],
-            item_offsets=offsets_of(item_lengths),
-            tokens=items.tokens[tokens],
-            token_offsets=offsets_of(lengths),
-            behaviour_items=behaviour_items,
-            behaviour_times=behaviour_times,
-            behaviour_offsets=offsets_of(counts),
-        )
+            for chunk in range(first // CHUNK_USERS, -(-last // CHUNK_USERS)):
+                start = max(first - chunk * CHUNK_USERS, 0)
+                stop = min(last - chunk * CHUNK_USERS, CHUNK_USERS)
+                batch = reader.get_batch(chunk).slice(start, stop - start)
+                yield in_full(batch, items, self.services)
 
     def _path(self, number: int, name: str) -> Path:
         return _path(self.folder, number, name)
 
 
-class _RangeItems:
-    """Identities and tokens of the items of a range of users."""
+@dataclass(frozen=True)
+class RangeItems:
+    """Identities and tokens of the D items of a range of users, in order of identity."""
 
-    def __init__(self, folder: Path, number: int):
-        used = np.load(_path(folder, number, "used.npy"), mmap_mode="r")
-        self.identities = np.array(used[0])
-        self.offsets = offsets_of(self._parts(folder, number, "lengths"))
-        self.tokens = self._parts(folder, number, "tokens")
-
-    @staticmethod
-    def _parts(folder: Path, number: int, name: str) -> np.ndarray:
-        """The files of all ranges of items, which are in order of identity."""
-        paths = sorted(folder.glob(_path(folder, number, f"{name}-*").name))
-        return np.concatenate([np.zeros(0, np.int32), *(np.fromfile(p, np.int32) for p in paths)])
+    identities: np.ndarray  # [D] uint64
+    offsets: np.ndarray  # [D + 1] int64 into the tokens
+    tokens: np.ndarray  # int32, end to end
 
 
-_opened: dict[tuple[Path, int], _RangeItems] = {}
+def used_items(histories: Histories) -> Used:
+    """The items of a range of users, in order of identity."""
+    return np.stack(
+        [
+            histories.identities,
+            histories.first_rows.astype(np.uint64),
+            histories.entries.astype(np.uint64) * np.uint64(2) + histories.training,
+        ]
+    )
 
 
-def _items_of(folder: Path, number: int) -> _RangeItems:
+def in_full(batch: pa.RecordBatch, items: RangeItems, services: tuple[str, ...]) -> Users:
+    """Users of a piece of `users_table`, with the tokens of their items."""
+    rows, item_lengths = _flat(batch.column("item_rows"))
+    behaviour_items, _ = _flat(batch.column("behaviour_items"))
+    behaviour_times, _ = _flat(batch.column("behaviour_times"))
+    counts, _ = _flat(batch.column("behaviour_counts"))
+    tokens, lengths = rows_at(items.offsets, rows)
+    return Users(
+        user_ids=np.array(batch.column("user_id").to_pylist(), object),
+        services=services,
+        item_ids=items.identities[rows],
+        item_offsets=offsets_of(item_lengths),
+        tokens=items.tokens[tokens],
+        token_offsets=offsets_of(lengths),
+        behaviour_items=behaviour_items,
+        behaviour_times=behaviour_times,
+        behaviour_offsets=offsets_of(counts),
+    )
+
+
+_opened: dict[tuple[Path, int], RangeItems] = {}
+
+
+def _items_of(folder: Path, number: int) -> RangeItems:
     """Those of the last range asked for stay, as shards are smaller than ranges."""
     if (folder, number) not in _opened:
         _opened.clear()  # before the next one, so that never two are in memory
-        _opened[folder, number] = _RangeItems(folder, number)
+        used = np.load(_path(folder, number, "used.npy"), mmap_mode="r")
+        _opened[folder, number] = RangeItems(
+            identities=np.array(used[0]),
+            offsets=offsets_of(_parts(folder, number, "lengths")),
+            tokens=_parts(folder, number, "tokens"),
+        )
     return _opened[folder, number]
+
+
+def _parts(folder: Path, number: int, name: str) -> np.ndarray:
+    """The files of all ranges of items, which are in order of identity."""
+    paths = sorted(folder.glob(_path(folder, number, f"{name}-*").name))
+    return np.concatenate([np.zeros(0, np.int32), *(np.fromfile(p, np.int32) for p in paths)])
 
 
 def _path(folder: Path, number: int, name: str) -> Path:
@@ -167,7 +179,8 @@ def _first_key(bound: int) -> int:
     return min(bound, BINS - 1) << 48
 
 
-def _table(histories: Histories, width: int) -> pa.Table:
+def users_table(histories: Histories, width: int) -> pa.Table:
+    """A range of users without their items; `width` is S, services of the dataset."""
     offsets = histories.behaviour_offsets
     per_user = offsets[::width] if len(histories.user_ids) else np.zeros(1, np.int64)
     per_count = np.arange(len(histories.user_ids) + 1) * width

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from clue_jax.config import PrepareConfig
 from clue_jax.console import progress
+from clue_jax.data.accounts import Tallies
 from clue_jax.data.catalogue import Catalogue, ItemFiles
 from clue_jax.data.grouping import Grouped
 from clue_jax.data.items import encode_items, item_features
@@ -27,7 +28,7 @@ def write_users(
     config: PrepareConfig, build: Build, grouped: Grouped, folder: Path, workers: Workers
 ) -> dict[str, Any]:
     """Writes the users of all splits; what the manifest says of them, by split."""
-    services, store = grouped.reading.services, grouped.store
+    store = grouped.store
     totals = np.sum(store.split_counts, axis=0).tolist()
     shards = [
         Shard("users", split, place, -(-total // config.users_per_shard), start, stop)
@@ -35,15 +36,30 @@ def write_users(
         for place, (start, stop) in enumerate(_cuts(total, config.users_per_shard))
     ]
     entries = _write_shards(build, shards, user_shard, store, folder, workers)
+    by_split: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+    for shard, entry in zip(shards, entries, strict=True):
+        by_split[shard.split].append(entry)
+    write_metadata(build.root / "users", user_features(), by_split, "users")
+    return describe_splits(totals, grouped.tallies, by_split)
+
+
+def describe_splits(
+    totals: Sequence[int], tallies: Tallies, by_split: dict[str, list[dict[str, Any]]]
+) -> dict[str, Any]:
+    """What the manifest says of users, by split.
+
+    Args:
+        totals: users of each split.
+        tallies: of all users.
+        by_split: entries of the shards.
+    """
     splits = {}
-    for split, total, counts in zip(SPLITS, totals, grouped.tallies.split_behaviours, strict=True):
+    for split, total, counts in zip(SPLITS, totals, tallies.split_behaviours, strict=True):
         splits[split] = {
             "users": total,
-            "behaviours": dict(zip(services, counts.tolist(), strict=True)),
-            "shards": [e for shard, e in zip(shards, entries, strict=True) if shard.split == split],
+            "behaviours": dict(zip(tallies.services, counts.tolist(), strict=True)),
+            "shards": by_split[split],
         }
-    by_split = {split: value["shards"] for split, value in splits.items()}
-    write_metadata(build.root / "users", user_features(), by_split, "users")
     return splits
 
 

@@ -144,8 +144,7 @@ RULES = [
 @pytest.mark.parametrize("limit", [None, 200, 60, 7])
 def test_grouping_equals_a_loop_over_rows(group, monkeypatch, rules, limit):
     if limit:  # rows in memory; the smallest is less than a user has
-        users = grouping._users
-        monkeypatch.setattr(grouping, "_users", lambda *args: users(*args[:5], limit, ALONE))
+        monkeypatch.setattr(grouping, "rows_at_once", lambda config, processes: limit)
     rows = random_rows(0)
     rows += [rows[n] for n in range(0, 400, 9)] + [("u1", "shop", "t1", 7)] * 9
     config = PrepareConfig(**rules)
