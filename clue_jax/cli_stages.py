@@ -30,10 +30,15 @@ def _synthesize(config: SynthesizeConfig, out: str) -> None:
     synthesize(config, out)
 
 
-def _prepare(config: PrepareConfig, out: str) -> None:
-    from clue_jax.data.prepare import prepare
+def _prepare(config: PrepareConfig, out: str, beam: list[str]) -> None:
+    if beam:
+        from clue_jax.data.beam.engine import prepare_on_beam
 
-    prepare(config, out)
+        prepare_on_beam(config, out, beam)
+    else:
+        from clue_jax.data.prepare import prepare
+
+        prepare(config, out)
 
 
 def _train(config: PretrainConfig, data: list[str], workdir: str) -> None:
@@ -118,7 +123,15 @@ STAGES = {
             "prepare",
             "logs (Parquet, CSV, JSONL) -> validated, tokenised, sharded dataset",
             _prepare,
-            (Flag("out", "folder for the dataset"),),
+            (
+                Flag("out", "folder for the dataset"),
+                Flag(
+                    "beam",
+                    "by Apache Beam: an option of its pipeline; again for more (docs/beam.md)",
+                    optional=True,
+                    many=True,
+                ),
+            ),
             PrepareConfig,
             example="prepare --config=configs/data/synthetic.py --config.source=data/synthetic"
             " --out=data/prepared",

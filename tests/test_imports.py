@@ -43,6 +43,7 @@ HOMES = {
     "tensorflow_datasets": ("data.",),
     "absl": ("cli", "launch."),
     "ml_collections": ("cli", "launch."),
+    "apache_beam": ("data.beam.",),
 }
 SHARD_MAP_HOMES = ("training.step", "training.divergence", "inference", "export", "losses.")
 # What reads a finished run must not drag in the machinery that makes one.

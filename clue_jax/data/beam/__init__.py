@@ -1,0 +1,1 @@
+"""`prepare` on Apache Beam: the same dataset, byte for byte, from many machines."""
