@@ -18,7 +18,7 @@ CORE = [
     "numpy>=2.1,<3",
     "optax>=0.2.6,<0.3",  # optimizer
     "orbax-checkpoint>=0.12,<0.13",  # checkpoints
-    "pyarrow>=26,<27",  # logs and embeddings; older ones fail on null vectors
+    "pyarrow>=25,<27",  # logs and embeddings; these need 26, but Apache Beam takes no newer than 25
     "rich>=14,<16",  # progress bars
     "safetensors>=0.8,<0.9",  # weights to be shared
     "scipy>=1.15,<2",  # sparse TF-IDF
@@ -29,6 +29,7 @@ CORE = [
 EXTRAS = {
     "gpu": ["jax[cuda13]>=0.10,<0.12"],  # NVIDIA GPUs
     "tpu": ["jax[tpu]>=0.10,<0.12"],  # Cloud TPU, and its compiler on a CPU machine
+    "beam": ["apache-beam>=2.77,<3"],  # prepare on many machines; in an environment of its own
     "index": ["usearch>=2.26,<3"],  # nearest neighbours over an export; can delete users
     "test": [
         "hypothesis>=6.170,<7",

@@ -11,16 +11,26 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from clue_jax.errors import DataError
+from clue_jax.errors import ConfigError, DataError
 
 SCHEMA_VERSION = 1
+OLDEST_PYARROW = 26
 KEYS = {"users": "user_id", "items": "item_id"}  # the column no two rows share
 # Parquet has no timestamps in seconds; milliseconds come back as they were written.
 TIME = pa.timestamp("ms", tz="UTC")
 
 
 def embedding_type(width: int) -> pa.DataType:
-    """The type of a vector of `width` float32 values."""
+    """The type of a vector of `width` float32 values.
+
+    Raises:
+        ConfigError: pyarrow is too old to read such vectors where some are null.
+    """
+    if int(pa.__version__.partition(".")[0]) < OLDEST_PYARROW:
+        raise ConfigError(
+            f"pyarrow {pa.__version__}: embeddings need {OLDEST_PYARROW} or newer, and Apache Beam"
+            " does not allow that; an environment with Beam is for prepare alone"
+        )
     return pa.list_(pa.field("element", pa.float32(), nullable=False), width)
 
 

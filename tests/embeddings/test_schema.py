@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from clue_jax.embeddings import schema
-from clue_jax.errors import DataError
+from clue_jax.errors import ConfigError, DataError
 from tests.embeddings.exports import random_users, unit
 
 
@@ -24,6 +24,12 @@ def test_user_table_round_trips():
         assert table.column(f"num_behaviours_{service}").to_pylist() == list(
             users["counts_NS"][:, s]
         )
+
+
+def test_a_pyarrow_that_cannot_read_nulls_is_refused(monkeypatch):
+    monkeypatch.setattr(pa, "__version__", "25.0.1")
+    with pytest.raises(ConfigError, match=r"pyarrow 25\.0\.1: embeddings need 26 or newer"):
+        schema.user_schema(("shop",), 8)
 
 
 def test_times_are_utc_and_absent_without_dates():
