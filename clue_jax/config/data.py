@@ -95,11 +95,19 @@ class SplitConfig:
     salt: str = "clue"
 
 
+class NewServices(enum.Enum):
+    """Which guide token a service gets that the given tokenizer does not know."""
+
+    GENERIC = "generic"  # that of all services an encoder has not seen
+    RESERVED = "reserved"  # one for itself, to train on; until then it is read as the generic one
+
+
 @dataclass
 class TokenizerConfig:
     """Byte-level BPE, trained on texts of training users only, or a given one."""
 
-    path: str = ""  # a tokenizer.json to use as it is; empty: train one
+    path: str = ""  # of a run, a dataset or a tokenizer.json whose it is; empty: train one
+    new_services: NewServices = NewServices.GENERIC  # guides of services that `path` lacks
     vocab_size: int = 16_384  # including guide and padding tokens
     max_training_texts: int = 1_000_000  # distinct texts, a hash sample beyond it
 
@@ -258,6 +266,11 @@ def validate_prepare(config: PrepareConfig) -> None:
         f" {config.most_processes}",
     )
     require(config.max_item_tokens >= 2, "max_item_tokens", "must hold the guide and one token")
+    require(
+        bool(config.tokenizer.path) or config.tokenizer.new_services is NewServices.GENERIC,
+        "tokenizer.new_services",
+        "a tokenizer trained here knows every service; name the one to use in tokenizer.path",
+    )
     require(config.max_bad_rows >= 0, "max_bad_rows", f"{config.max_bad_rows} is negative")
     require(config.max_text_bytes >= 1, "max_text_bytes", "must be at least 1")
     require(

@@ -6,7 +6,6 @@ users say which are used, and by which behaviour first, whose id at the source i
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +124,7 @@ class Catalogue:
         """Encodes every item once and hands its tokens to the users that have it; gives the
         lengths of the items and how many lost tokens."""
         tasks = [
-            (tokenizer.serialized, max_item_tokens, self.store, self.files, *range_)
+            (tokenizer, max_item_tokens, self.store, self.files, *range_)
             for range_ in enumerate(self.ranges)
         ]
         lengths, truncated = Lengths(), 0
@@ -148,7 +147,7 @@ def name_items(
 
 
 def tokenize_items(
-    serialized: bytes,
+    tokenizer: Tokenizer,
     max_item_tokens: int,
     store: UserStore,
     files: ItemFiles,
@@ -159,7 +158,7 @@ def tokenize_items(
     """A task of `Workers`: the tokens of a range of items, put down for the users that have it."""
     table = files.open(number).read_all()
     services, texts = (table[n].combine_chunks() for n in ("service", "text"))
-    tokens = tokenize(services, texts, _tokenizer(serialized), max_item_tokens)
+    tokens = tokenize(services, texts, tokenizer, max_item_tokens)
     item_ids = table["item_id"].to_numpy()
     for users, used in store.used(span):
         flat, lengths = rows_at(tokens.offsets, np.searchsorted(item_ids, used[0]))
@@ -168,11 +167,6 @@ def tokenize_items(
     found.add(np.diff(tokens.offsets))
     advance(len(item_ids))
     return found, tokens.truncated
-
-
-@functools.lru_cache(maxsize=1)
-def _tokenizer(serialized: bytes) -> Tokenizer:
-    return Tokenizer(serialized)
 
 
 def named_items(blocks: Sequence[Used], known: pa.Table) -> Named:

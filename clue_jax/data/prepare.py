@@ -23,6 +23,7 @@ from clue_jax.data import tokenizer as bpe
 from clue_jax.data.accounts import Lengths, Tallies
 from clue_jax.data.events import Reading
 from clue_jax.data.grouping import Grouped, group_logs
+from clue_jax.data.guides import given_tokenizer, guide_services
 from clue_jax.data.manifest import SCHEMA_VERSION, fingerprint
 from clue_jax.data.privacy import Pseudonyms
 from clue_jax.data.shards import Build
@@ -92,7 +93,7 @@ def _given_tokenizer(config: PrepareConfig) -> Tokenizer | None:
     if not path:
         return None
     try:
-        return bpe.load(path)
+        return given_tokenizer(path)
     except DataError as error:
         raise ConfigError(f"config.tokenizer.path: {error}") from error
 
@@ -139,6 +140,7 @@ def _build_here(job: Job) -> Built:
             "inputs": inputs,
             "config": {k: v for k, v in to_json(config).items() if k not in _WITHOUT_EFFECT},
             "tokenizer": given.identity if given else None,
+            "guides": dict(given.reserved) if given else {},
             "pseudonym_key_id": pseudonyms.key_id if pseudonyms else None,
             "writers": {name: importlib.metadata.version(name) for name in _WRITERS},
         }
@@ -188,6 +190,7 @@ def contents_of(
         "has_times": reading.has_times,
         "tokenizer_sha256": tokenizer.identity,
         "vocab_size": tokenizer.vocab_size,
+        "guides": dict(tokenizer.reserved),
         "max_item_tokens": config.max_item_tokens,
         "quantiles": {"item_tokens": lengths.spread(), "behaviours": tallies.quantiles()},
         "rejects": reading.rejects,
@@ -214,14 +217,20 @@ def _tokenizer(
     build.file("tokenizer.json", make)
     tokenizer = bpe.load(build.root / "tokenizer.json")
     grouped.texts.clear()
-    say_unknown_services(tokenizer, services)
-    return tokenizer
+    if given is None:
+        return tokenizer
+    guided = guide_services(given, services, config.tokenizer.new_services)
+    say_new_services(given, guided, services)
+    return guided
 
 
-def say_unknown_services(tokenizer: Tokenizer, services: Iterable[str]) -> None:
+def say_new_services(given: Tokenizer, guided: Tokenizer, services: Iterable[str]) -> None:
+    """Says which guides services have that a given tokenizer did not know."""
     for service in services:
-        if tokenizer.guide(service) == GENERIC_GUIDE:
-            say(f"service {service!r}: not known to this tokenizer; it has the generic guide token")
+        if given.guide(service) == GENERIC_GUIDE:
+            guide = guided.guide(service)
+            which = "the generic guide" if guide == GENERIC_GUIDE else f"reserved guide {guide}"
+            say(f"service {service!r}: not known to this tokenizer; it has {which}")
 
 
 def _tell(manifest: dict[str, Any], out: epath.PathLike, reused: int) -> None:

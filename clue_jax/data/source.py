@@ -46,7 +46,7 @@ def open_dataset(path: epath.PathLike, verify: bool = False) -> Dataset:
         )
     for folder in ("users", "items"):
         shards.check_metadata(root / folder)
-    return Dataset(root, manifest, tokenizer)
+    return Dataset(root, manifest, tokenizer.with_reserved(manifest.get("guides", {})))
 
 
 class Dataset:
@@ -55,7 +55,7 @@ class Dataset:
     Attributes:
         path: its folder.
         manifest: the contents of manifest.json.
-        tokenizer: the one its tokens are of.
+        tokenizer: the one its tokens are of, with the guides of its services.
     """
 
     def __init__(self, path: epath.Path, manifest: dict[str, Any], tokenizer: Tokenizer):

@@ -1,7 +1,8 @@
 """Byte-level BPE over item texts, and the guide tokens that name an item's service.
 
 The vocabulary, in order: padding, the generic guide, 64 reserved guides for services to come, one
-guide per service, the 256 bytes, merges. Trained and run by the `tokenizers` library.
+guide per service, the 256 bytes, merges. Trained and run by the `tokenizers` library. Which service
+has which reserved guide is no part of tokenizer.json, whose bytes stay the same: see guides.py.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-from collections.abc import Iterable, Sequence
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -43,6 +46,7 @@ class Tokenizer:
 
     Attributes:
         serialized: the bytes of its tokenizer.json.
+        reserved: the reserved guide of each service that was given one.
     """
 
     def __init__(self, serialized: bytes, where: str = "tokenizer"):
@@ -62,6 +66,7 @@ class Tokenizer:
                     f" {token!r}; only a tokenizer.json that `prepare` wrote has the guide tokens"
                 )
         self.serialized = serialized
+        self.reserved: Mapping[str, int] = types.MappingProxyType({})
         self._by_words = splits_at_blanks(serialized)
         # Not part of tokenizer.json: without it a title that contains "<pad>" would become padding.
         self._bpe.encode_special_tokens = True
@@ -77,9 +82,27 @@ class Tokenizer:
         return hashlib.sha256(self.serialized).hexdigest()
 
     def guide(self, service: str) -> int:
-        """The guide token of a service; the generic one for a service not seen in training."""
+        """The guide token of a service: its own, else one reserved for it, else the generic one."""
         found = self._bpe.token_to_id(_service_token(service))
-        return GENERIC_GUIDE if found is None else found
+        return self.reserved.get(service, GENERIC_GUIDE) if found is None else found
+
+    def with_reserved(self, reserved: Mapping[str, int]) -> Tokenizer:
+        """The same tokenizer, with these reserved guides given to services."""
+        other = object.__new__(Tokenizer)
+        other.__dict__ |= {**self.__dict__, "reserved": types.MappingProxyType(dict(reserved))}
+        return other
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes, which read the same one once."""
+        return _received, (self.serialized, tuple(self.reserved.items()))
+
+    @functools.cached_property
+    def guides(self) -> range:
+        """All guide tokens: the generic one, the reserved ones, those of services."""
+        stop = FIRST_SERVICE_GUIDE
+        while (self._bpe.id_to_token(stop) or "").startswith(_service_token("")[:-1]):
+            stop += 1
+        return range(GENERIC_GUIDE, stop)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids int32 of each text, without guide token."""
@@ -129,6 +152,11 @@ class Tokenizer:
     def save(self, path: epath.PathLike) -> None:
         """Writes tokenizer.json."""
         write_bytes(path, self.serialized)
+
+
+@functools.lru_cache(maxsize=1)
+def _received(serialized: bytes, reserved: tuple[tuple[str, int], ...]) -> Tokenizer:
+    return Tokenizer(serialized).with_reserved(dict(reserved))
 
 
 def load(path: epath.PathLike) -> Tokenizer:

@@ -16,6 +16,7 @@ import pytest
 
 from clue_jax.config import (
     Comparison,
+    NewServices,
     PrepareConfig,
     PseudonymConfig,
     RowFilter,
@@ -190,12 +191,17 @@ def test_a_given_tokenizer_splits_and_pseudonyms_are_kept(tmp_path, beam, monkey
         pseudonym=PseudonymConfig(key_env="CLUE_TEST_KEY"),
     )
     prepare(config, str(tmp_path / "first"))
-    path = str(tmp_path / "first" / "tokenizer.json")
-    config = dataclasses.replace(config, tokenizer=TokenizerConfig(path=path))
+    sources[1] = dataclasses.replace(sources[1], service="web")  # unknown to this tokenizer
+    config = dataclasses.replace(
+        config,
+        sources=tuple(sources),
+        tokenizer=TokenizerConfig(str(tmp_path / "first"), NewServices.RESERVED),
+    )
     prepare(config, str(tmp_path / "here"))
     prepare_on_beam(config, str(tmp_path / "beam"), RUNNER)
     here = contents(tmp_path / "here")
     assert here == contents(tmp_path / "beam")
+    assert json.loads(here["manifest.json"])["guides"] == {"web": 2}
     assert not any(b"u1" in payload for payload in here.values())
 
 

@@ -14,16 +14,16 @@ from etils import epath
 from clue_jax import files
 from clue_jax.config import PrepareConfig
 from clue_jax.console import say
-from clue_jax.data import tokenizer as bpe
 from clue_jax.data.beam.conclusion import CONTENTS_FILE
 from clue_jax.data.beam.pipeline import build, told
 from clue_jax.data.beam.plan import Plan, buckets_for
 from clue_jax.data.events import units_of
 from clue_jax.data.items import item_features
 from clue_jax.data.log_reader import SPLITS
-from clue_jax.data.prepare import Built, Job, prepare, say_unknown_services
+from clue_jax.data.prepare import Built, Job, prepare, say_new_services
 from clue_jax.data.records import user_features
 from clue_jax.data.shards import write_metadata
+from clue_jax.data.tokenizer import Tokenizer
 from clue_jax.errors import ConfigError, LostPeerError, StorageError
 
 
@@ -70,9 +70,11 @@ def _build(job: Job, options: Any) -> Built:
         trains=job.given is None,
         key_id=job.pseudonyms.key_id if job.pseudonyms else None,
     )
-    _run(plan, options, job.given.serialized if job.given else None)
+    _run(plan, options, job.given)
     contents = _contents(staged)
-    say_unknown_services(bpe.load(staged / "tokenizer.json"), contents["services"])
+    if job.given is not None:
+        guided = job.given.with_reserved(contents["guides"])
+        say_new_services(job.given, guided, contents["services"])
     by_split = {split: contents["splits"][split]["shards"] for split in SPLITS}
     write_metadata(staged / "users", user_features(), by_split, "users")
     items = {"items": contents["items"]["shards"]}
@@ -85,7 +87,7 @@ def _absolute(path: epath.Path) -> epath.Path:
     return path if "://" in str(path) else epath.Path(Path(path).absolute())
 
 
-def _run(plan: Plan, options: Any, given: bytes | None) -> None:
+def _run(plan: Plan, options: Any, given: Tokenizer | None) -> None:
     import apache_beam as beam
 
     units = [

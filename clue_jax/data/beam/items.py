@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -24,6 +23,7 @@ from clue_jax.data.beam.plan import (
 from clue_jax.data.beam.reading import Known
 from clue_jax.data.beam.writing import Layout, pieces
 from clue_jax.data.catalogue import Named, item_table, named_items
+from clue_jax.data.guides import guide_services
 from clue_jax.data.intake import CATALOGUE
 from clue_jax.data.item_tokens import tokenize
 from clue_jax.data.items import encode_items
@@ -79,15 +79,21 @@ def train_tokenizer(texts: Texts, known: Known, plan: Plan) -> Iterator[Output]:
     """The tokenizer of all training texts."""
     say(f"training the tokenizer on {len(texts[1]):,} texts of training users")
     size = plan.config.tokenizer.vocab_size
-    yield "tokenizer", bpe.train(texts[1], known.reading.services, size).serialized
+    yield "tokenizer", bpe.train(texts[1], known.reading.services, size)
 
 
-def tokenize_bucket(element: NamedBucket, serialized: bytes, plan: Plan) -> Iterator[Output]:
+def guide_tokenizer(given: Tokenizer, known: Known, plan: Plan) -> Iterator[Output]:
+    """The given tokenizer, with guides for the services that it does not know."""
+    new = plan.config.tokenizer.new_services
+    yield "tokenizer", guide_services(given, known.reading.services, new)
+
+
+def tokenize_bucket(element: NamedBucket, tokenizer: Tokenizer, plan: Plan) -> Iterator[Output]:
     """Encodes the items of a bucket, for each bucket of users that has some of them."""
     bucket, (payload, wanted) = element
     batch = batch_of(payload)
     services, texts = batch.column("service"), batch.column("text")
-    tokens = tokenize(services, texts, tokenizer_of(serialized), plan.config.max_item_tokens)
+    tokens = tokenize(services, texts, tokenizer, plan.config.max_item_tokens)
     item_ids = batch.column("item_id").to_numpy()
     for user, identities in wanted:
         mine = np.frombuffer(identities, np.uint64)
@@ -100,11 +106,6 @@ def tokenize_bucket(element: NamedBucket, serialized: bytes, plan: Plan) -> Iter
     found = Lengths()
     found.add(np.diff(tokens.offsets))
     yield "lengths", (found, tokens.truncated)
-
-
-@functools.lru_cache(maxsize=1)
-def tokenizer_of(serialized: bytes) -> Tokenizer:
-    return Tokenizer(serialized)
 
 
 def merge_lengths(parts: Iterable[tuple[Lengths, int]]) -> tuple[Lengths, int]:

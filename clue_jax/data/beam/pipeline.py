@@ -18,6 +18,7 @@ from clue_jax import errors
 from clue_jax.data.beam import conclusion, items, reading, users, writing
 from clue_jax.data.beam.plan import Output, Plan
 from clue_jax.data.events import Unit
+from clue_jax.data.tokenizer import Tokenizer
 
 Step = Callable[..., Iterator[Output]]
 # What each step yields elements of.
@@ -30,6 +31,7 @@ OUTPUTS: dict[Step, tuple[str, ...]] = {
     items.name_bucket: ("named", "texts", "counts"),
     writing.lay_items_out: ("layout",),
     items.train_tokenizer: ("tokenizer",),
+    items.guide_tokenizer: ("tokenizer",),
     items.tokenize_bucket: ("tokens", "lengths"),
     users.encode_bucket: ("pieces",),
     items.encode_item_bucket: ("pieces",),
@@ -39,14 +41,14 @@ OUTPUTS: dict[Step, tuple[str, ...]] = {
 _TOLD = re.compile(r"<<clue_jax (\d+) ([0-9a-f]*)>>")
 
 
-def build(root: Any, units: Sequence[Unit], plan: Plan, given: bytes | None) -> None:
+def build(root: Any, units: Sequence[Unit], plan: Plan, given: Tokenizer | None) -> None:
     """Adds the steps to a pipeline.
 
     Args:
         root: an `apache_beam.Pipeline`.
         units: the log files.
         plan: what workers are told.
-        given: the tokenizer.json to use; None: one is trained.
+        given: the tokenizer to use; None: one is trained.
     """
     steps = _Steps()
     read = steps.add("read", steps.dealt(root, units), reading.read_unit, plan)
@@ -70,7 +72,9 @@ def build(root: Any, units: Sequence[Unit], plan: Plan, given: bytes | None) -> 
     if given is None:
         tokenizer = steps.one(_trained(steps, named.texts, known, plan))
     else:
-        tokenizer = steps.one(steps.constant(root, given))
+        constant = steps.constant(root, given)
+        guided = steps.add("guide", constant, items.guide_tokenizer, known, plan)
+        tokenizer = steps.one(guided.tokenizer)
     tokenised = steps.add("tokenise", named.named, items.tokenize_bucket, tokenizer, plan)
     lengths = steps.one(steps.merged("all lengths", tokenised.lengths, items.merge_lengths))
 
@@ -109,7 +113,7 @@ class _Steps:
         every = root | "files" >> self._beam.Create(units)
         return every | "deal files" >> self._beam.Reshuffle()
 
-    def constant(self, root: Any, value: bytes) -> Any:
+    def constant(self, root: Any, value: Tokenizer) -> Any:
         return root | "tokenizer" >> self._beam.Create([value])
 
     def all_of(self, name: str, elements: Any) -> Any:
