@@ -19,9 +19,9 @@ from etils import epath
 
 from clue_jax.config import EncoderConfig
 from clue_jax.console import progress
-from clue_jax.data import tokenizer as tokenizers
 from clue_jax.data.capacity import capacity_for_any
 from clue_jax.data.columns import render
+from clue_jax.data.guides import given_tokenizer
 from clue_jax.data.hashing import hashes64
 from clue_jax.data.item_tokens import tokenize
 from clue_jax.data.ragged import offsets_of, rows_at
@@ -29,12 +29,11 @@ from clue_jax.data.records import Users
 from clue_jax.data.tokenizer import Tokenizer
 from clue_jax.encoder_folder import EncoderFolder, is_encoder_folder, read_encoder, write_encoder
 from clue_jax.errors import DataError, NonFiniteError
-from clue_jax.files import read_json
 from clue_jax.inference import BatchEncoder, combine
 from clue_jax.model import clue
 from clue_jax.parallel.mesh import single_device_mesh
 from clue_jax.training.checkpoint import NEWEST, load_params
-from clue_jax.training.trained import trained_with
+from clue_jax.training.trained import read_run
 
 History = Mapping[str, Sequence[str]]  # service -> texts, oldest first
 _BATCH_VIEWS = 64  # histories that are encoded together
@@ -48,7 +47,7 @@ class UserEncoder:
     Attributes:
         config: of the encoder.
         tokenizer: of its texts, with the guides of the services it was trained on.
-        services: those it was trained on; others are encoded with the generic guide.
+        services: those it has a guide for; others are encoded with the generic one.
         model_version: as in the manifests of exports from the same checkpoint.
     """
 
@@ -82,16 +81,15 @@ class UserEncoder:
         path = epath.Path(path)
         if is_encoder_folder(path):
             return cls(**vars(read_encoder(path)))
-        run = trained_with(path)
-        tokenizer = tokenizers.load(path / "tokenizer.json")
+        run, tokenizer = read_run(path), given_tokenizer(path)
         restored = load_params(
-            path / "checkpoints", lambda: clue.init_run(run, tokenizer.vocab_size), step
+            path / "checkpoints", lambda: clue.init_run(run.config, run.vocab_size), step
         )
         return cls(
-            run.encoder,
-            restored.parts["params"]["encoder"],
+            run.config.encoder,
+            run.with_generic(restored.parts["params"], tokenizer)["encoder"],
             tokenizer,
-            read_json(path / "dataset.json")["services"],
+            tuple(run.guides),
             f"{restored.fingerprint[:12]}-{restored.step}",
         )
 

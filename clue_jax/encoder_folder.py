@@ -58,6 +58,7 @@ def write_encoder(path: epath.PathLike, encoder: EncoderFolder, *, overwrite: bo
             "schema_version": VERSION,
             "encoder": to_json(encoder.config),
             "services": list(encoder.services),
+            "reserved_guides": dict(encoder.tokenizer.reserved),
             "model_version": encoder.model_version,
             "sha256": {name: files.sha256_file(folder / name) for name in (_WEIGHTS, _TOKENIZER)},
         }
@@ -80,6 +81,7 @@ def read_encoder(path: epath.Path) -> EncoderFolder:
         )
     payloads = {name: _checked(path / name, sha) for name, sha in described["sha256"].items()}
     tokenizer = Tokenizer(payloads[_TOKENIZER], str(path / _TOKENIZER))
+    tokenizer = tokenizer.with_reserved(described["reserved_guides"])
     config = from_json(EncoderConfig, described["encoder"], f"{path / _CONFIG}: encoder")
     shapes = jax.eval_shape(lambda: clue.init(config, tokenizer.vocab_size, jax.random.key(0)))
     arrays = safetensors.numpy.load(payloads[_WEIGHTS])

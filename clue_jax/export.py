@@ -15,7 +15,6 @@ from clue_jax.config import (
     ExportConfig,
     ExportWhat,
     MeshConfig,
-    PretrainConfig,
     epoch_seconds,
     to_json,
     validate_export,
@@ -33,7 +32,7 @@ from clue_jax.inference import Embedder, combine
 from clue_jax.model import clue
 from clue_jax.parallel.mesh import make_mesh, replicated
 from clue_jax.training.checkpoint import Restored, load_params
-from clue_jax.training.trained import check_tokenizer, trained_with
+from clue_jax.training.trained import TrainedRun, read_run
 
 Advance = Callable[[float], None]
 
@@ -67,34 +66,36 @@ def export(config: ExportConfig, workdir: str, data: str, out: str) -> None:
     """
     validate_export(config)
     files.refuse_existing(out, overwrite=config.overwrite)
-    pretrain = trained_with(epath.Path(workdir))
+    run = read_run(workdir)
     dataset = open_dataset(data, config.verify)
-    _check_dataset(config, epath.Path(workdir), dataset)
-    vocab_size = dataset.tokenizer.vocab_size
+    run.check_data(dataset)
+    _check_dataset(config, dataset)
     mesh = make_mesh(MeshConfig())
     restored = load_params(
-        epath.Path(workdir) / "checkpoints",
-        lambda: clue.init_run(pretrain, vocab_size),
+        run.workdir / "checkpoints",
+        lambda: clue.init_run(run.config, run.vocab_size),
         config.step,
         replicated(mesh),
     )
-    manifest = _manifest(config, pretrain, dataset, restored)
+    manifest = _manifest(config, run, dataset, restored)
     rows = _rows(config, dataset, manifest["model_version"])
     manifest["users_left_out"] = rows.left_out
     say(
         f"checkpoint of step {restored.step}: {len(rows.users):,} {config.what.value} to embed"
         + (f", {rows.left_out:,} without a visible behaviour left out" if rows.left_out else "")
     )
-    embedder = Embedder(pretrain.encoder, rows.users, config.batch_users, mesh)
+    if manifest["generic_guide"]:
+        generic = ", ".join(manifest["generic_guide"])
+        say(f"read through the generic guide, as the run knows no other for them: {generic}")
+    embedder = Embedder(run.config.encoder, rows.users, config.batch_users, mesh)
     with files.staged_directory(out, overwrite=config.overwrite) as folder:
-        params = restored.parts["params"]["encoder"]
+        params = run.with_generic(restored.parts["params"], dataset.tokenizer)["encoder"]
         parts = _write_parts(folder, config.num_shards, manifest, embedder, params, rows)
         write_manifest(folder, manifest, parts)
     say(f"wrote {len(rows.users):,} embeddings of {config.what.value} to {out}")
 
 
-def _check_dataset(config: ExportConfig, workdir: epath.Path, dataset: Dataset) -> None:
-    check_tokenizer(workdir, dataset)
+def _check_dataset(config: ExportConfig, dataset: Dataset) -> None:
     if config.cutoff and not dataset.has_times:
         raise ConfigError(
             f"config.cutoff: {dataset.path} has no dates, only an order; use hold_out_last"
@@ -106,16 +107,16 @@ def _check_dataset(config: ExportConfig, workdir: epath.Path, dataset: Dataset) 
 
 
 def _manifest(
-    config: ExportConfig, pretrain: PretrainConfig, dataset: Dataset, restored: Restored
+    config: ExportConfig, run: TrainedRun, dataset: Dataset, restored: Restored
 ) -> dict[str, Any]:
     """What the export is of, and what the encoder did not see."""
     return {
         "what": config.what.value,
         "model_version": f"{restored.fingerprint[:12]}-{restored.step}",
         "checkpoint": {"step": restored.step, "fingerprint": restored.fingerprint},
-        "train_seed": pretrain.seed,
-        "config": to_json(pretrain),
-        "embedding_width": pretrain.encoder.embedding_width,
+        "train_seed": run.config.seed,
+        "config": to_json(run.config),
+        "embedding_width": run.config.encoder.embedding_width,
         "normalised": True,
         "cutoff": config.cutoff,
         "hold_out_last": config.hold_out_last,
@@ -125,6 +126,7 @@ def _manifest(
             "fingerprint": dataset.fingerprint,
             "services": list(dataset.services),
         },
+        "generic_guide": run.read_as_generic(dataset),
         "tokenizer_sha256": dataset.tokenizer.identity,
         "pseudonym_key_id": dataset.manifest["pseudonym_key_id"],
     }

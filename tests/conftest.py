@@ -73,3 +73,11 @@ def smoke_run(smoke_data, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("smoke") / "run"
     run_stage("train", *train_arguments(smoke_data, workdir))
     return workdir
+
+
+@pytest.fixture(scope="session")
+def company_logs(tmp_path_factory):
+    """Logs of 200 people on services of other names, items and words than `smoke_data`."""
+    from tests.company import synthesize_company
+
+    return synthesize_company(tmp_path_factory.mktemp("company") / "logs")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from clue_jax.config import PretrainConfig
+from clue_jax.data.guides import clash, guides_of
 from clue_jax.data.hashing import hashes64
 from clue_jax.data.keyed import int32_of
 from clue_jax.data.ragged import offsets_of, rows_at
@@ -49,7 +50,13 @@ def _check_alike(first: Dataset, second: Dataset, longest: int) -> None:
         raise ConfigError(
             f"--data: {first.path} has tokenizer {first.tokenizer.identity[:12]}, {second.path} has"
             f" {second.tokenizer.identity[:12]}; prepare one of them again with the other's:"
-            f" --config.tokenizer.path={first.path}/tokenizer.json"
+            f" --config.tokenizer.path={first.path}"
+        )
+    problem = clash(*(guides_of(d.tokenizer, d.services) for d in (first, second)))
+    if problem:
+        raise ConfigError(
+            f"--data: {problem}, in {first.path} and in {second.path}; prepare one of them again"
+            f" with the other's guides: --config.tokenizer.path={first.path}"
         )
     # An item of both would otherwise have the tokens of whoever is packed first.
     caps = [min(d.manifest["max_item_tokens"], longest) for d in (first, second)]

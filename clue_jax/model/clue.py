@@ -9,12 +9,13 @@ Parameters are a nested dict of float32 arrays; nothing outside this folder sees
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -57,6 +58,19 @@ def init_run(config: PretrainConfig, vocab_size: int) -> Params:
     if config.loss.form is LossForm.SIGMOID:
         params["bias"] = jnp.asarray(config.loss.bias, jnp.float32)
     return params
+
+
+def embed_like(params: Params, tokens: Sequence[int], source: int) -> Params:
+    """The encoder's parameters, with `tokens` embedded like the token `source`."""
+    embedding_VD = params["embedding"]
+    changed_V = np.zeros(len(embedding_VD), bool)
+    changed_V[list(tokens)] = True
+
+    def embed(embedding_VD: jax.Array) -> jax.Array:
+        return jnp.where(changed_V[:, None], embedding_VD[source][None], embedding_VD)
+
+    moved = jax.jit(embed, out_shardings=embedding_VD.sharding)(embedding_VD)
+    return {**params, "embedding": moved}
 
 
 def encode(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 from etils import epath
@@ -11,50 +11,85 @@ from clue_jax.config import PretrainConfig
 from clue_jax.console import say
 from clue_jax.data.source import Dataset
 from clue_jax.errors import CheckpointError
-from clue_jax.files import write_json
+from clue_jax.files import read_json, write_json
 from clue_jax.model import clue
-from clue_jax.training.checkpoint import restore_params
-from clue_jax.training.trained import check_tokenizer, trained_with
+from clue_jax.parallel.agreement import together
+from clue_jax.training.checkpoint import Restored, restore_params
+from clue_jax.training.trained import TrainedRun, read_run
 
 
-def check_source(config: PretrainConfig, dataset: Dataset) -> None:
-    """Whether the parameters of the run `config.init_from` fit this one, before any is read.
+def source_run(config: PretrainConfig, datasets: Sequence[Dataset]) -> TrainedRun:
+    """The run `config.init_from`, whose parameters fit this one; none of them is read yet.
 
     Raises:
         CheckpointError: no run is there, its tokens mean something else, or a parameter has
             another shape; names both.
     """
-    source, vocab_size = epath.Path(config.init_from), dataset.tokenizer.vocab_size
-    there = _shapes(trained_with(source), vocab_size)
-    check_tokenizer(source, dataset)
-    here = _shapes(config, vocab_size)
+    try:
+        source = read_run(config.init_from)
+        for dataset in datasets:
+            source.check_data(dataset)
+    except CheckpointError as error:
+        raise CheckpointError(f"config.init_from: {error}") from error
+    there, here = (_shapes(c, source.vocab_size) for c in (source.config, config))
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):
             raise CheckpointError(
-                f"config.init_from: params{name} has shape {there.get(name, 'none')} in {source},"
-                f" but this config makes it {here.get(name, 'none')}; use the encoder and"
-                f" loss.form of {source / 'config.json'}"
+                f"config.init_from: params{name} has shape {there.get(name, 'none')} in"
+                f" {source.workdir}, but this config makes it {here.get(name, 'none')}; use the"
+                f" encoder and loss.form of {source.workdir / 'config.json'}"
             )
+    return source
 
 
-def initial_params(config: PretrainConfig, directory: epath.Path, abstract: Any) -> clue.Params:
+def initial_params(
+    config: PretrainConfig, directory: epath.Path, datasets: Sequence[Dataset], drawn: clue.Params
+) -> clue.Params:
     """Reads the parameters of `config.init_from`, and records in the run whose they were.
 
+    They are that run's bit for bit, but for guides that it was never trained on, which begin as the
+    generic one, and a temperature that this config fixes.
+
     Args:
-        config: `init_step` says which of its checkpoints.
+        config: `init_step` says which checkpoint of it. A run that was stopped before it saved
+            anything begins from the one it had recorded.
         directory: of the run that begins; gets init.json.
-        abstract: `ShapeDtypeStruct`s of the parameters, with shardings.
+        datasets: it is trained on.
+        drawn: parameters as they were without; says how each lies on the mesh.
 
     Raises:
         CheckpointError: there is none, or none that is whole.
     """
-    source = epath.Path(config.init_from)
-    restored = restore_params(source / "checkpoints", abstract, config.init_step)
+    source = together(lambda: source_run(config, datasets))
+    record = directory / "init.json"
+    begun = read_json(record) if record.exists() else None
+    restored = _read(source, begun["step"] if begun else config.init_step, drawn)
+    origin = {"step": restored.step, "fingerprint": restored.fingerprint}
+    if begun and begun != origin:
+        raise CheckpointError(
+            f"{record}: the run began from other parameters of step {restored.step} than"
+            f" {source.workdir} has now; begin again in another --workdir"
+        )
     if jax.process_index() == 0:
-        origin = {"step": restored.step, "fingerprint": restored.fingerprint}
-        write_json(directory / "init.json", origin)
-    say(f"starting from the parameters of step {restored.step} of {source}")
-    return restored.parts["params"]
+        write_json(record, origin)
+    say(f"starting from the parameters of step {restored.step} of {source.workdir}")
+    generic = [s for dataset in datasets for s in source.read_as_generic(dataset)]
+    if generic:
+        say(f"services that begin as the generic guide: {', '.join(generic)}")
+    params = source.with_generic(restored.parts["params"], datasets[0].tokenizer)
+    if not config.loss.learn_temperature:
+        params = {**params, "log_scale": drawn["log_scale"]}
+    return params
+
+
+def _read(source: TrainedRun, step: int, drawn: clue.Params) -> Restored:
+    abstract = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), drawn
+    )
+    try:
+        return restore_params(source.workdir / "checkpoints", abstract, step)
+    except CheckpointError as error:
+        raise CheckpointError(f"config.init_from: {error}") from error
 
 
 def _shapes(config: PretrainConfig, vocab_size: int) -> dict[str, tuple[int, ...]]:

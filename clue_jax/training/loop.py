@@ -22,6 +22,7 @@ from clue_jax.config import PretrainConfig, to_json, validate_pretrain
 from clue_jax.console import say
 from clue_jax.data.batches import Batch, Source, TrainBatches
 from clue_jax.data.mixture import open_datasets
+from clue_jax.data.source import Dataset
 from clue_jax.errors import Preempted
 from clue_jax.files import lease
 from clue_jax.model.sizes import step_flops
@@ -31,7 +32,7 @@ from clue_jax.training.banner import compiled_line, run_lines
 from clue_jax.training.checkpoint import Checkpoints
 from clue_jax.training.divergence import make_divergence_check
 from clue_jax.training.goodput import Goodput
-from clue_jax.training.initial import check_source, initial_params
+from clue_jax.training.initial import initial_params, source_run
 from clue_jax.training.log import Row
 from clue_jax.training.meter import Meter
 from clue_jax.training.metrics import MetricsWriter, peak_flops, say_row
@@ -71,9 +72,9 @@ def train(config: PretrainConfig, data: Sequence[str], workdir: str) -> None:
     with contextlib.ExitStack() as held, Signals() as signals:
         first_alone(lambda: held.enter_context(lease(directory / "lock")))
         together(lambda: check_shared(directory))
-        if config.init_from and not (directory / "config.json").exists():
-            together(lambda: check_source(config, whole[0]))
-        together(lambda: open_run(directory, config, whole))
+        begins = bool(config.init_from) and not (directory / "config.json").exists()
+        guides = together(lambda: source_run(config, whole)).guides if begins else {}
+        together(lambda: open_run(directory, config, whole, guides))
         sources = [
             Source(name, dataset.fingerprint, dataset.table("train", config.data))
             for name, dataset in datasets.items()
@@ -83,7 +84,7 @@ def train(config: PretrainConfig, data: Sequence[str], workdir: str) -> None:
         if config.train.eval_every:
             held_out = {name: d.table("validation", config.data) for name, d in datasets.items()}
             validation = Validation(held_out, config, mesh)
-        run = Run(config, directory, batches, validation, mesh, whole[0].tokenizer.vocab_size)
+        run = Run(config, directory, whole, batches, validation, mesh)
         try:
             run.compute(signals)
         finally:
@@ -97,13 +98,14 @@ class Run:
         self,
         config: PretrainConfig,
         directory: epath.Path,
+        datasets: Sequence[Dataset],
         batches: TrainBatches,
         validation: Validation | None,
         mesh: Mesh,
-        vocab_size: int,
     ):
         self.config, self.batches, self.validation, self.mesh = config, batches, validation, mesh
-        self.directory = directory
+        self.directory, self.datasets = directory, datasets
+        vocab_size = datasets[0].tokenizer.vocab_size
         for line in run_lines(config, batches, vocab_size):
             say(line)
         self.step = make_step(config, batches.pairs, mesh, batches.capacity.items)
@@ -140,8 +142,8 @@ class Run:
         if restored is None:
             state = fresh()
             if self.config.init_from:
-                params = initial_params(self.config, self.directory, abstract.params)
-                state = replace(state, params=params)
+                origin = self.config, self.directory, self.datasets
+                state = replace(state, params=initial_params(*origin, state.params))
             return state, 0
         if self.checkpoints.refused:
             self.checkpoints.quarantine()

@@ -6,18 +6,20 @@ import importlib.metadata
 import platform
 import sys
 import time
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 from etils import epath
 
 from clue_jax.config import PretrainConfig, to_json
+from clue_jax.data.guides import RUN_FILE
 from clue_jax.data.mixture import union_of
 from clue_jax.data.source import Dataset
 from clue_jax.errors import CheckpointError, StorageError
 from clue_jax.files import read_json, write_json
-from clue_jax.training.trained import trained_with
+from clue_jax.training.trained import read_run, trained_guides
 
 # Every setting, by the beginning of its key: what a continued run may change, since it computes the
 # same with it, and what must match. The longest beginning that fits decides.
@@ -53,8 +55,19 @@ _LOOKS, _LOOK_SECONDS = 40, 0.5  # network file systems remember for a while wha
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "clue_jax")
 
 
-def open_run(workdir: epath.Path, config: PretrainConfig, datasets: Sequence[Dataset]) -> None:
+def open_run(
+    workdir: epath.Path,
+    config: PretrainConfig,
+    datasets: Sequence[Dataset],
+    guides: Mapping[str, int] = types.MappingProxyType({}),
+) -> None:
     """Creates the run directory, or checks that it holds the same run; process 0 alone writes.
+
+    Args:
+        workdir: the directory.
+        config: of the run.
+        datasets: it is trained on.
+        guides: that the run it begins from was trained on, by service.
 
     Raises:
         CheckpointError: config or datasets differ; lists each difference, old -> new.
@@ -63,7 +76,7 @@ def open_run(workdir: epath.Path, config: PretrainConfig, datasets: Sequence[Dat
     if (workdir / "config.json").exists():
         old = {
             # A setting that is newer than the run has its default in it.
-            "config": to_json(trained_with(workdir)),
+            "config": to_json(read_run(workdir).config),
             "dataset": read_json(workdir / "dataset.json"),
         }
         differences = [
@@ -80,6 +93,8 @@ def open_run(workdir: epath.Path, config: PretrainConfig, datasets: Sequence[Dat
         return
     write_json(workdir / "environment.json", environment())
     datasets[0].tokenizer.save(workdir / "tokenizer.json")
+    if not (workdir / RUN_FILE).exists():
+        write_json(workdir / RUN_FILE, {**guides, **trained_guides(datasets)})
     write_json(workdir / "dataset.json", new["dataset"])
     write_json(workdir / "config.json", new["config"])
 
