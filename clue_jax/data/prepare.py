@@ -237,6 +237,11 @@ def _tell(manifest: dict[str, Any], out: epath.PathLike, reused: int) -> None:
     for title in ("rejects", "filtered", "replaced", "dropped"):
         for reason, count in manifest[title].items():
             say(f"{title}: {count:,} {reason}")
+    if manifest["truncated_items"]:
+        say(
+            f"truncated: {manifest['truncated_items']:,} of {manifest['items']['count']:,} items"
+            f" have more than {manifest['max_item_tokens']} tokens (max_item_tokens)"
+        )
     users = ", ".join(f"{v['users']:,} {k}" for k, v in manifest["splits"].items())
     total = sum(sum(v["behaviours"].values()) for v in manifest["splits"].values())
     say(

@@ -133,3 +133,12 @@ def test_what_has_no_tokenizer_is_refused_by_file(company, tmp_path):
     config = config_for(company / "logs", tokenizer=TokenizerConfig("", NewServices.RESERVED))
     with pytest.raises(ConfigError, match=r"config\.tokenizer\.new_services: a tokenizer trained"):
         prepare(config, str(tmp_path / "out"))
+
+
+def test_items_that_a_tokenizer_cuts_are_told(company, tmp_path, capsys):
+    config = config_for(company / "logs", tokenizer=TokenizerConfig(str(company / "data")))
+    prepare(config, str(tmp_path / "whole"))
+    assert "truncated" not in capsys.readouterr().out
+    prepare(dataclasses.replace(config, max_item_tokens=2), str(tmp_path / "cut"))
+    cut = open_dataset(tmp_path / "cut").manifest["truncated_items"]
+    assert cut > 0 and f"truncated: {cut:,} of" in capsys.readouterr().out

@@ -7,7 +7,15 @@ import pyarrow as pa
 
 from tests.studies import transfer
 from tests.studies.transfer import Study
-from tests.studies.transfer_cells import DOMAINS, FRACTIONS, Cell, cells, kept_users, without
+from tests.studies.transfer_cells import (
+    DOMAINS,
+    FRACTIONS,
+    Cell,
+    cells,
+    in_lower_case,
+    kept_users,
+    without,
+)
 
 
 def test_a_share_of_users_holds_the_smaller_ones():
@@ -21,6 +29,12 @@ def test_users_are_left_out_by_either_type_of_id():
     for ids in ([1.0, 2.0, 3.0, None], ["1", "2", "3", None]):
         table = pa.table({"user": ids, "row": [0, 1, 2, 3]})
         assert without(table, "user", ["2", "4"])["row"].to_pylist() == [0, 2, 3]
+
+
+def test_texts_in_lower_case_stay_in_their_column():
+    table = pa.table({"text": ["RED Pen", None, "Ünï"], "row": [0, 1, 2]})
+    found = in_lower_case(table, "text")
+    assert found.to_pydict() == {"text": ["red pen", None, "ünï"], "row": [0, 1, 2]}
 
 
 def test_a_cell_comes_after_what_it_needs():
