@@ -13,7 +13,7 @@ of docs/results/matching.md) by
 
 beside TF-IDF and a random encoder. Rates, where several are tried, and steps are chosen on
 validation users. One JSON line a cell; cells that are in the file are not made again, runs that
-were stopped go on. An hour a seed on 2 CPU cores; figures in docs/results/transfer.md.
+were stopped go on. An hour a seed on 2 busy CPU cores; figures in docs/results/transfer.md.
 """
 
 import argparse
