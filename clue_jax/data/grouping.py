@@ -42,6 +42,7 @@ _ROW_BYTES = 400
 _TOKEN_BYTES = 8  # an id in a file's array and in the copy for a shard
 _FILE_BYTES = 1 << 22  # of logs for each file of spilled rows
 _MOST_FILES = 256
+_RANGE_ROWS = 1 << 19  # behaviours that are at work together; more would leave the caches
 _RANGES_EACH = 4  # of users, for every process: they are not of equal cost
 
 
@@ -176,13 +177,14 @@ def _users(
     folder: Path,
     workers: Workers,
 ) -> tuple[UserStore, Tallies]:
-    rows = rows_at_once(config, workers.processes)
+    limit = rows_at_once(config, workers.processes)
     store, tallies = UserStore(folder, reading.services), Tallies(reading.services)
+    rows = min(limit, max(_RANGE_ROWS, reading.behaviours // _MOST_FILES))
     if workers.processes > 1:  # some for each
         rows = min(rows, reading.behaviours // (_RANGES_EACH * workers.processes) + 1)
     files = split_columns(config, units)
     tasks = [
-        (config, taken, reading, files, store, rows, *range_)
+        (config, taken, reading, files, store, limit, *range_)
         for range_ in enumerate(ranges_of(taken.rows.weights, rows))
     ]
     with progress("prepare: behaviours grouped", reading.behaviours) as advance:
@@ -200,14 +202,14 @@ def group_range(
     reading: Reading,
     files: list[tuple[str, str]],
     store: UserStore,
-    rows: int,
+    limit: int,
     number: int,
     span: Range,
     advance: Advance,
 ) -> tuple[Added, Tallies]:
     """A task of `Workers`: the histories of a range of users."""
     said = taken.users.table(span)
-    histories, behaviours = histories_of(config, said, taken.rows, reading, files, rows, span)
+    histories, behaviours = histories_of(config, said, taken.rows, reading, files, limit, span)
     tallies = Tallies(reading.services)
     tallies.add(histories)
     advance(behaviours)

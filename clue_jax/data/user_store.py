@@ -48,9 +48,11 @@ class UserStore:
 
     def write(self, number: int, histories: Histories) -> Added:
         """Writes the users of a range; several processes may write ranges of their own."""
+        path = self._path(number, "used.npy")
+        with storage_errors(path):
+            path.parent.mkdir()
         table = users_table(histories, len(self.services))
         write_table(self._path(number, "users"), table, CHUNK_USERS)
-        path = self._path(number, "used.npy")
         with storage_errors(path):
             np.save(path, used_items(histories), allow_pickle=False)
         items = np.bincount(bins(histories.identities), minlength=BINS)
@@ -166,12 +168,12 @@ def _items_of(folder: Path, number: int) -> RangeItems:
 
 def _parts(folder: Path, number: int, name: str) -> np.ndarray:
     """The files of all ranges of items, which are in order of identity."""
-    paths = sorted(folder.glob(_path(folder, number, f"{name}-*").name))
+    paths = sorted(_path(folder, number, "").glob(f"{name}-*"))
     return np.concatenate([np.zeros(0, np.int32), *(np.fromfile(p, np.int32) for p in paths)])
 
 
 def _path(folder: Path, number: int, name: str) -> Path:
-    return folder / f"range-{number:05d}.{name}"
+    return folder / f"range-{number:05d}" / name
 
 
 def _first_key(bound: int) -> int:
