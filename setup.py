@@ -30,8 +30,10 @@ EXTRAS = {
     "gpu": ["jax[cuda13]>=0.10,<0.12"],  # NVIDIA GPUs
     "tpu": ["jax[tpu]>=0.10,<0.12"],  # Cloud TPU, and its compiler on a CPU machine
     "beam": ["apache-beam>=2.77,<3"],  # prepare on many machines; in an environment of its own
+    "serving": ["flatbuffers>=25,<26"],  # an encoder as a program that needs JAX alone
     "index": ["usearch>=2.26,<3"],  # nearest neighbours over an export; can delete users
     "test": [
+        "flatbuffers>=25,<26",
         "hypothesis>=6.170,<7",
         "mypy>=2.4,<3",
         "pytest>=9.2,<10",

@@ -93,14 +93,20 @@ class UserEncoder:
             f"{restored.fingerprint[:12]}-{restored.step}",
         )
 
-    def save(self, path: epath.PathLike, *, overwrite: bool = False) -> None:
+    def save(self, path: epath.PathLike, *, program: bool = False, overwrite: bool = False) -> None:
         """Writes a folder to be shared: weights, config and tokenizer, nothing of the training.
 
+        Args:
+            path: of the folder.
+            program: also write program.jax, which runs without this package.
+            overwrite: replace a folder that is there.
+
         Raises:
+            ConfigError: a program is asked for without the extra `serving`.
             StorageError: the folder is there already, or cannot be written.
         """
         parts = self.config, self.params, self.tokenizer, self.services, self.model_version
-        write_encoder(path, EncoderFolder(*parts), overwrite=overwrite)
+        write_encoder(path, EncoderFolder(*parts), program=program, overwrite=overwrite)
 
     def encode(self, users: Sequence[History]) -> np.ndarray:
         """One vector per user: the mean of its services' vectors, of length one.

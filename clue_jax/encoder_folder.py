@@ -3,6 +3,7 @@
 config.json         what it is, and the SHA-256 of the others
 model.safetensors   parameters by path, as any reader of that format has them
 tokenizer.json
+program.jax         if asked for: runs without this package (serving_program.py)
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from etils import epath
 
 from clue_jax import files
 from clue_jax.config import EncoderConfig, from_json, to_json
-from clue_jax.data.tokenizer import Tokenizer
+from clue_jax.data.tokenizer import GENERIC_GUIDE, Tokenizer
 from clue_jax.errors import DataError
 from clue_jax.model import clue
 from clue_jax.parallel.rules import path_of
+from clue_jax.serving_program import inputs_of, serialized_program
 
 FORMAT, VERSION = "clue_jax/encoder", 1
 _CONFIG, _WEIGHTS, _TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+_PROGRAM = "program.jax"
 
 
 @dataclass(frozen=True)
@@ -42,17 +45,24 @@ def is_encoder_folder(path: epath.Path) -> bool:
     return (path / _WEIGHTS).exists()
 
 
-def write_encoder(path: epath.PathLike, encoder: EncoderFolder, *, overwrite: bool) -> None:
+def write_encoder(
+    path: epath.PathLike, encoder: EncoderFolder, *, program: bool, overwrite: bool
+) -> None:
     """Writes the folder, whole or not at all.
 
     Raises:
+        ConfigError: a program is asked for, and what serialises it is not installed.
         StorageError: it is there already, or cannot be written.
     """
+    runs = serialized_program(encoder.config, encoder.params) if program else b""
     leaves = jax.tree_util.tree_leaves_with_path(encoder.params)
     arrays = {path_of(path): np.asarray(jax.device_get(leaf)) for path, leaf in leaves}
     with files.staged_directory(path, overwrite=overwrite) as folder:
         files.write_bytes(folder / _WEIGHTS, safetensors.numpy.save(arrays))
         encoder.tokenizer.save(folder / _TOKENIZER)
+        if program:
+            files.write_bytes(folder / _PROGRAM, runs)
+        names = (_WEIGHTS, _TOKENIZER, *((_PROGRAM,) if program else ()))
         described = {
             "format": FORMAT,
             "schema_version": VERSION,
@@ -60,7 +70,10 @@ def write_encoder(path: epath.PathLike, encoder: EncoderFolder, *, overwrite: bo
             "services": list(encoder.services),
             "reserved_guides": dict(encoder.tokenizer.reserved),
             "model_version": encoder.model_version,
-            "sha256": {name: files.sha256_file(folder / name) for name in (_WEIGHTS, _TOKENIZER)},
+            "guides": {service: encoder.tokenizer.guide(service) for service in encoder.services}
+            | {"": GENERIC_GUIDE},
+            "program": inputs_of(encoder.config) if program else None,
+            "sha256": {name: files.sha256_file(folder / name) for name in names},
         }
         files.write_json(folder / _CONFIG, described)
 

@@ -24,7 +24,7 @@ def encoder(smoke_run):
 @pytest.fixture(scope="module")
 def saved(encoder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved") / "encoder"
-    encoder.save(folder)
+    encoder.save(folder, program=True)
     return folder
 
 
@@ -118,6 +118,7 @@ def test_a_saved_encoder_gives_the_same_bits_without_the_run(encoder, saved, his
     assert {path.name for path in saved.iterdir()} == {
         "config.json",
         "model.safetensors",
+        "program.jax",
         "tokenizer.json",
     }
     script = (
@@ -137,6 +138,39 @@ def test_a_saved_encoder_gives_the_same_bits_without_the_run(encoder, saved, his
     assert (loaded.encode(users) == encoder.encode(users)).all()
     assert (np.array(json.loads(output), np.float32) == encoder.encode(users)).all()
     assert (loaded.services, loaded.model_version) == (encoder.services, encoder.model_version)
+
+
+def test_the_program_gives_the_same_numbers_without_this_package(encoder, saved, tmp_path):
+    config = json.loads((saved / "config.json").read_text())
+    inputs = config["program"]
+    N, T, L = (inputs[name] for name in ("histories", "behaviours", "tokens"))
+    histories = [
+        ("shop", ["a pen", "red ink", "a pen"]),
+        ("books", ["a novel"]),
+        ("shop", ["x"] * T),
+    ]
+    tokens_NTL, counts_N = np.zeros((N, T, L), np.int32), np.zeros(N, np.int32)
+    for n, (service, texts) in enumerate(histories):
+        counts_N[n] = len(texts)
+        guide = config["guides"].get(service, config["guides"][""])
+        for t, ids in enumerate(encoder.tokenizer.encode(texts)):
+            row = [guide, *ids][:L]
+            tokens_NTL[n, t, : len(row)] = row
+    np.savez(tmp_path / "inputs.npz", tokens=tokens_NTL, counts=counts_N)
+    script = (
+        "import sys, jax, jax.export, numpy as np, safetensors.numpy\n"
+        "folder, given = sys.argv[1], np.load(sys.argv[2])\n"
+        "program = jax.export.deserialize(bytearray(open(folder + '/program.jax', 'rb').read()))\n"
+        "weights = safetensors.numpy.load_file(folder + '/model.safetensors')\n"
+        "np.save(sys.argv[3], program.call(weights, given['tokens'], given['counts']))\n"
+        "assert 'clue_jax' not in sys.modules\n"
+    )
+    argv = [sys.executable, "-c", script, saved, tmp_path / "inputs.npz", tmp_path / "z.npy"]
+    subprocess.run(list(map(str, argv)), cwd=tmp_path, check=True)
+    z_NE = np.load(tmp_path / "z.npy")
+    for n, (service, texts) in enumerate(histories):
+        np.testing.assert_allclose(z_NE[n], encoder.encode([{service: texts}])[0], atol=1e-5)
+    assert not z_NE[len(histories) :].any()
 
 
 def test_other_readers_know_the_weights(saved):

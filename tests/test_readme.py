@@ -15,6 +15,7 @@ from clue_jax import cli
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 SETUP = [line for line in README.splitlines() if line.startswith("python3 -m venv ")]
+PYTHON = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(
     r"^\s*(?:\$ )?(?:python -m clue_jax|clue-jax|python -m launch .* --) ((?:.*\\\n)*.*)$",
     re.MULTILINE,
@@ -100,7 +101,7 @@ def test_the_exit_codes_in_the_readme_are_all_of_them():
 def test_the_config_in_the_readme_prepares_such_logs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "logs").mkdir()
-    (source,) = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    source, _ = PYTHON
     (tmp_path / "logs.py").write_text(source)
     with open("logs/orders-1.csv", "w", newline="") as stream:
         table = csv.writer(stream)
@@ -115,3 +116,12 @@ def test_the_config_in_the_readme_prepares_such_logs(tmp_path, monkeypatch):
     manifest = json.loads((tmp_path / "data/mine/manifest.json").read_text())
     assert manifest["services"] == ["shop", "search"]
     assert sum(split["users"] for split in manifest["splits"].values()) == 40
+
+
+def test_the_lines_of_python_in_the_readme_encode_a_user(smoke_run):
+    _, source = PYTHON
+    assert '"runs/first"' in source
+    found = {}
+    code = compile(source.replace("runs/first", str(smoke_run)), "README.md", "exec")
+    exec(code, found)
+    assert found["z"].shape == (1, 16) and abs(float((found["z"] ** 2).sum()) - 1) < 1e-5

@@ -98,6 +98,16 @@ def test_a_signal_saves_and_says_to_run_again(smoke_data, tmp_path, whole):
     assert fingerprints(tmp_path / "run") == fingerprints(whole)
 
 
+def test_time_asks_for_saves_as_well(smoke_data, smoke_run, tmp_path):
+    timed = ("--config.checkpoint.every_minutes=1e-6", "--config.checkpoint.every_steps=1000")
+    timed += ("--config.checkpoint.keep=9",)
+    run_stage("train", *train_arguments(smoke_data, tmp_path / "run", *timed))
+    # At each row of metrics; and what is computed and written stays the same.
+    steps = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert steps == {"5", "10", "15", "20"}
+    assert rows(tmp_path / "run") == rows(smoke_run)
+
+
 def test_one_run_directory_has_one_trainer(smoke_data, tmp_path):
     command = train_arguments(smoke_data, tmp_path / "run", *LONG, "--config.train.steps=5000")
     process = start("train", *command)
