@@ -19,7 +19,8 @@ def training_section(run: Run) -> str:
     """Charts of a run as HTML."""
     if not run.training and not run.validation:
         return '<h2>Training</h2><p class="soft">No step has been logged yet.</p>'
-    charts = "".join([*_training_charts(run), *_validation_charts(run), *_schedule_charts(run)])
+    parts = _training_charts, _validation_charts, _schedule_charts, _time_charts
+    charts = "".join(chart for part in parts for chart in part(run))
     numbers = folded("Numbers behind the curves", _metrics_table(run))
     return f'<h2>Training</h2><div class="charts">{charts}</div>{numbers}'
 
@@ -88,6 +89,22 @@ def _schedule_charts(run: Run) -> Iterable[str]:
         "Temperature",
         "Of the contrastive loss: one over the logit scale.",
         curve(positive, "logit_scale", transform=lambda scale: 1.0 / scale),
+    )
+
+
+def _time_charts(run: Run) -> Iterable[str]:
+    yield _chart(
+        "Goodput",
+        "Share of the time since the run began, down time included, that went into steps.",
+        curve(run.training, "goodput"),
+        floor=0.0,
+        ceiling=1.0,
+    )
+    yield _chart(
+        "Waiting for data",
+        "Share of the time of steps in which the loop waited for a batch.",
+        curve(run.training, "data_wait"),
+        floor=0.0,
     )
 
 

@@ -89,6 +89,13 @@ def _run_tiles(run: Run) -> Iterable[tuple[str, str]]:
     speed = curve(run.training, "users_per_second")
     if speed is not None:
         yield figures.label(float(np.median(speed.values))), "users/s, median"
+    goodput = curve(run.training, "goodput")
+    if goodput is not None:
+        restarts = run.training[-1].get("restarts", 0)
+        yield f"{goodput.values[-1]:.0%}", f"goodput, {restarts} restart{'s' * (restarts != 1)}"
+    skipped = sum(row.get("skipped", 0) for row in run.training)
+    if skipped:
+        yield f"{skipped:,}", "skipped steps"
 
 
 def _score_plots(results: list[dict[str, Any]]) -> str:

@@ -52,6 +52,10 @@ def fill_run(folder, steps=40):
                 "logit_scale": 14.0,
                 "learning_rate": 1e-3,
                 "users_per_second": 1_234.0,
+                "goodput": 0.75,
+                "restarts": 2,
+                "data_wait": 0.01,
+                "skipped": int(step == 20),
             }
         )
     rows[1]["loss"] = float("nan")  # a skipped step: a gap, not the end of the report
@@ -89,11 +93,12 @@ def test_a_run_is_shown_with_its_curves(tmp_path):
     page = page_of(tmp_path / "run")
     outline = Outline(page)
     charts = [attrs for tag, attrs in outline.tags if tag == "svg"]
-    assert len(charts) == 6 and all(attrs["role"] == "img" for attrs in charts)
+    assert len(charts) == 8 and all(attrs["role"] == "img" for attrs in charts)
     names = [attrs["aria-label"].split(":")[0] for attrs in charts]
     assert names[0] == "Loss" and "Validation R@10" in names and "Temperature" in names
     assert "chance 0.047" in next(a["aria-label"] for a in charts if "R@10" in a["aria-label"])
     assert "whole users" in outline.text and "among 211" in outline.text
+    assert "75% goodput, 2 restarts" in outline.text and "1 skipped steps" in outline.text
     assert not re.search(r"\bnan\b", re.sub(r"<pre.*?</pre>", "", page, flags=re.S).lower())
     assert "--workdir=a b" in outline.text
 
