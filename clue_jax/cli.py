@@ -18,30 +18,57 @@ from absl import flags
 from ml_collections import config_flags
 
 from clue_jax import cli_config, cli_help
-from clue_jax.cli_stages import STAGES, Stage
+from clue_jax.cli_stage import Flag, Stage
+from clue_jax.cli_stages import STAGES
 from clue_jax.config import from_json, to_json
 from clue_jax.errors import ClueError, ConfigError, Preempted
 
 PROGRAM = "clue-jax"
 INTERRUPTED = 130  # as shells number SIGINT
+HELP = ("--help", "-h", "-help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the stage named first in `argv` (default: the command line); gives the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("--help", "-h", "-help", "help"):
-        code = 0 if arguments else ConfigError.exit_code
-        overview = cli_help.overview(PROGRAM, STAGES.values())
+    group = arguments[0] if arguments and actions(arguments[0]) else ""
+    asked = arguments[1:] if group else arguments
+    if not asked or asked[0] in (*HELP, "help"):
+        code = 0 if asked else ConfigError.exit_code
+        overview = cli_help.overview(PROGRAM, STAGES.values(), group)
         return _guarded(PROGRAM, lambda: print(overview, flush=True)) or code
-    name, *rest = arguments
-    if name not in STAGES:
-        _complain(PROGRAM, "error", _unknown_stage(name))
-        return ConfigError.exit_code
-    return _guarded(f"{PROGRAM} {name}", lambda: _run(STAGES[name], rest))
+    try:
+        stage, rest = find_stage(arguments)
+    except ConfigError as error:
+        _complain(f"{PROGRAM} {group}".strip(), "error", str(error))
+        return error.exit_code
+    return _guarded(f"{PROGRAM} {stage.name}", lambda: _run(stage, rest))
+
+
+def actions(group: str) -> list[str]:
+    """Second words of the stages whose first word is `group`; none: it is no group."""
+    return [name.split()[1] for name in STAGES if name.startswith(f"{group} ")]
+
+
+def find_stage(arguments: Sequence[str]) -> tuple[Stage, list[str]]:
+    """The stage that one or two words at the start of `arguments` name, and what follows them.
+
+    Raises:
+        ConfigError: there is no such stage, or no such action of a group.
+    """
+    first, *others = arguments
+    known = actions(first)
+    words = [first, *others[:1]] if known else [first]
+    if " ".join(words) in STAGES:
+        return STAGES[" ".join(words)], list(arguments[len(words) :])
+    if known:
+        raise ConfigError(_unknown("action", words[-1], known, f"{PROGRAM} {first}"))
+    names = list(dict.fromkeys(name.split()[0] for name in STAGES))
+    raise ConfigError(_unknown("stage", first, names, PROGRAM))
 
 
 def _run(stage: Stage, arguments: list[str]) -> None:
-    if any(argument in ("--help", "-h", "-help") for argument in arguments):
+    if any(argument in HELP for argument in arguments):
         # A config that is named beside --help is shown with its own values.
         config = load_config(stage, arguments) if stage.config else None
         print(cli_help.stage_help(PROGRAM, stage, config), flush=True)
@@ -97,10 +124,10 @@ def _complain(command: str, kind: str, message: str) -> None:
     print(f"{label} {message}", file=sys.stderr, flush=True)
 
 
-def _unknown_stage(name: str) -> str:
-    close = difflib.get_close_matches(name, STAGES, n=1)
+def _unknown(what: str, name: str, known: list[str], command: str) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
     hint = f" did you mean {close[0]!r}?" if close else ""
-    return f"no stage {name!r};{hint} stages: {', '.join(STAGES)} (see {PROGRAM} --help)"
+    return f"no {what} {name!r};{hint} {what}s: {', '.join(known)} (see {command} --help)"
 
 
 # ----------------------------------------------------------------------------------------- parsing
@@ -113,11 +140,9 @@ def parse(stage: Stage, arguments: Sequence[str]) -> dict[str, Any]:
         ConfigError: a flag or config key is missing, unknown or of the wrong type.
     """
     values = flags.FlagValues()
+    values.set_gnu_getopt()  # flags may follow an argument that is none
     for flag in stage.flags:
-        if flag.many:
-            flags.DEFINE_multi_string(flag.name, [], flag.help, flag_values=values)
-        else:
-            flags.DEFINE_string(flag.name, flag.default, flag.help, flag_values=values)
+        _define(flag, values)
     try:
         arguments = values.read_flags_from_files(list(arguments), force_gnu=True)
         if stage.config:
@@ -128,12 +153,24 @@ def parse(stage: Stage, arguments: Sequence[str]) -> dict[str, Any]:
     keywords = {flag.name: getattr(values, flag.name) for flag in stage.flags}
     optional = {flag.name for flag in stage.flags if flag.optional}
     for name, value in keywords.items():
-        if not (value and all(value)) and name not in optional:  # a text, or one for each time
+        given = all(value) if isinstance(value, list) else True  # one for each time
+        if not (value and given) and name not in optional:
             raise ConfigError(f"--{name} is missing; see {PROGRAM} {stage.name} --help")
     if stage.config:
         # Flags do not check what is inside a tuple; the way through JSON does.
         keywords["config"] = from_json(stage.config, to_json(values.config))
     return keywords | _positional(stage, rest)
+
+
+def _define(flag: Flag, values: flags.FlagValues) -> None:
+    if flag.many:
+        flags.DEFINE_multi_string(flag.name, [], flag.help, flag_values=values)
+    elif flag.kind is int:
+        flags.DEFINE_integer(flag.name, flag.default or None, flag.help, 1, flag_values=values)
+    elif flag.kind is float:
+        flags.DEFINE_float(flag.name, flag.default or None, flag.help, flag_values=values)
+    else:
+        flags.DEFINE_string(flag.name, flag.default, flag.help, flag_values=values)
 
 
 def _define_config(
@@ -167,10 +204,9 @@ def load_config(stage: Stage, arguments: Sequence[str]) -> Any:
 
 
 def _positional(stage: Stage, rest: Sequence[str]) -> dict[str, str]:
-    if stage.positional and len(rest) == 1:
-        return {stage.positional: rest[0]}
+    if len(rest) == len(stage.positional):
+        return dict(zip(stage.positional, rest, strict=True))
     if stage.positional:
-        raise ConfigError(f"give one {stage.positional}: {PROGRAM} {stage.example}")
-    if rest:
-        raise ConfigError(f"{rest[0]!r} is no flag; flags are written --name=value")
-    return {}
+        wanted = " and ".join(f"one {name}" for name in stage.positional)
+        raise ConfigError(f"give {wanted}: {PROGRAM} {stage.example}")
+    raise ConfigError(f"{rest[0]!r} is no flag; flags are written --name=value")

@@ -12,6 +12,8 @@ import typing
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from clue_jax.cli_stage import Stage
+
 WIDTH = 100
 EXIT_CODES = (
     "0 done, 1 unexpected, 2 usage or config, 3 bad input data, 4 checkpoint unusable, 5 storage,"
@@ -20,21 +22,26 @@ EXIT_CODES = (
 )
 
 
-def overview(program: str, stages: Iterable[Any]) -> str:
-    """Help for the whole command: its stages (see cli_stages.Stage) and exit codes."""
-    lines = [
-        f"usage: {program} STAGE [--flag=value ...]",
-        "",
-        "Behaviour logs -> prepare -> train -> export -> embeddings on disk -> evaluate",
-        "",
-    ]
-    lines += [f"  {stage.name:<12}{stage.summary}" for stage in stages]
+def overview(program: str, stages: Iterable[Stage], group: str = "") -> str:
+    """Help for the whole command: its stages and exit codes; or for a group of actions alone."""
+    stages = list(stages)
+    groups = dict.fromkeys(s.name.split()[0] for s in stages if " " in s.name)
+    word = f"{group} ACTION" if group else "STAGE"
+    lines = [f"usage: {program} {word} [--flag=value ...]", ""]
+    if not group:
+        lines += [
+            "Behaviour logs -> prepare -> train -> export -> embeddings on disk -> evaluate",
+            "",
+        ]
+        lines += [f"  {s.name:<12}{s.summary}" for s in stages if " " not in s.name] + [""]
+    for name in [group] if group else groups:
+        lines += [f"  {s.name:<23}{s.summary}" for s in stages if s.name.startswith(f"{name} ")]
     lines += ["", *_wrapped(f"exit codes: {EXIT_CODES}", "  ")]
-    lines += ["", f"{program} STAGE --help shows the flags and config keys of a stage."]
+    lines += ["", f"{program} {word} --help shows what it takes."]
     return "\n".join(lines)
 
 
-def stage_help(program: str, stage: Any, config: Any | None) -> str:
+def stage_help(program: str, stage: Stage, config: Any | None) -> str:
     """Help for one stage: usage, flags, config keys with type and value, an example."""
     usage = [program, stage.name]
     if stage.config:
@@ -44,8 +51,7 @@ def stage_help(program: str, stage: Any, config: Any | None) -> str:
         shown = f"--{flag.name}=..."
         usage.append(f"[{shown}]" if flag.default or flag.optional else shown)
         usage += [f"[{shown} ...]"] * flag.many
-    if stage.positional:
-        usage.append(stage.positional.upper())
+    usage += [name.upper() for name in stage.positional]
     lines = [*_wrapped("usage: " + " ".join(usage), " " * 7), "", stage.summary]
     if stage.flags:
         lines += ["", "flags"]

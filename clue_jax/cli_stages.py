@@ -5,10 +5,8 @@ Stages are imported when they run, so that help and usage errors come at once, w
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
+from clue_jax.cli_embeddings import ACTIONS
+from clue_jax.cli_stage import Flag, Stage
 from clue_jax.config import (
     EvaluateConfig,
     ExportConfig,
@@ -72,31 +70,6 @@ def _report(directory: str) -> None:
     from clue_jax.report.page import write_report
 
     say(f"wrote {write_report(directory)}")
-
-
-@dataclass(frozen=True)
-class Flag:
-    """A flag of a stage; without a default it must be given, unless it is optional."""
-
-    name: str
-    help: str
-    default: str = ""
-    optional: bool = False
-    many: bool = False  # given once for each of several values
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One command: what it takes and the one function it calls with it, by keyword."""
-
-    name: str
-    summary: str
-    call: Callable[..., None]
-    flags: tuple[Flag, ...] = ()
-    config: type[Any] | None = None
-    default_config: str = ""  # used when --config is absent; empty: --config must be given
-    positional: str = ""  # name of the one argument that is no flag
-    example: str = ""
 
 
 _DATA = Flag("data", "prepared dataset (the --out of prepare)")
@@ -201,8 +174,9 @@ STAGES = {
             "report",
             "report.html for a run, an evaluation or a quickstart folder",
             _report,
-            positional="directory",
+            positional=("directory",),
             example="report runs/first",
         ),
+        *ACTIONS,
     )
 }

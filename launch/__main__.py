@@ -50,7 +50,8 @@ def _run(argv: Sequence[str]) -> int:
     if rest:
         raise ConfigError(f"{rest[0]!r} is no flag; the stage stands after --")
     if not stage or stage[0] not in STAGES:
-        raise ConfigError(f"after -- stands a stage: {', '.join(STAGES)}")
+        stages = [name for name in STAGES if " " not in name]  # an action is one process's work
+        raise ConfigError(f"after -- stands a stage: {', '.join(stages)}")
     job = local.job_of(stage, values.processes, values.devices)
     if values.dry_run:
         print("\n".join(process.text() for process in job))

@@ -68,7 +68,7 @@ def test_a_config_belongs_to_a_stage(file):
 
 @pytest.mark.parametrize("stage", cli.STAGES)
 def test_command_answers_help(stage, capsys):
-    assert cli.main([stage, "--help"]) == 0
+    assert cli.main([*stage.split(), "--help"]) == 0
     assert stage in capsys.readouterr().out
 
 

@@ -33,7 +33,7 @@ LAYERS = (
     ("scaling",),
     ("report",),
     ("quickstart",),
-    ("cli_config", "cli_help", "cli_stages", "cli"),
+    ("cli_stage", "cli_config", "cli_help", "cli_embeddings", "cli_stages", "cli"),
     ("__main__",),
 )
 # Third-party packages that only some modules may import (prefixes of module names).

@@ -29,11 +29,8 @@ def commands(text: str) -> list[str]:
 
 def problem(command: str) -> str:
     """What is wrong with a command after `clue-jax`, or nothing."""
-    name, *arguments = shlex.split(command)
-    if name not in cli.STAGES:
-        return f"no stage {name!r}"
     try:
-        cli.parse(cli.STAGES[name], arguments)
+        cli.parse(*cli.find_stage(shlex.split(command)))
     except cli.ConfigError as error:
         return str(error)
     return ""
@@ -58,6 +55,7 @@ def test_printed_commands_parse(where, command, monkeypatch):
 def test_problems_are_found(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert problem("trian --out=x")
+    assert problem("embeddings verfy x")
     assert problem("synthesize --config=configs/none.py --out=x")
     assert problem("synthesize --config=configs/synthesize.py --out=x --config.none=1")
     assert problem("synthesize --config=configs/synthesize.py --output=x")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,27 +96,73 @@ def read_table(path: epath.PathLike, what: str, splits: Sequence[str] | None = N
         DataError: not an export of `what`, without its manifest, with a part that is missing,
             changed or of another export, or with an id that is there twice; names the file.
     """
+    manifest = open_export(path, what)
+    ids, kept = [], [part_schema(manifest).empty_table()]
+    for table in verified_parts(path, manifest):
+        ids.append(table.column(KEYS[what]))
+        if splits is not None:
+            wanted = pa.array(list(splits), pa.string())
+            table = table.filter(pc.is_in(table.column("split"), wanted))
+        kept.append(table)
+    check_ids(path, manifest, ids)
+    return pa.concat_tables(kept)
+
+
+def open_export(path: epath.PathLike, what: str = "") -> dict[str, Any]:
+    """The manifest of an export, after a look at its folder; its parts are still to be verified.
+
+    Args:
+        path: the folder `export` wrote.
+        what: users or items; empty: either.
+
+    Raises:
+        DataError: see `read_manifest`; an export of something else; a part the manifest lacks.
+    """
     root = epath.Path(path)
     manifest = read_manifest(root)
-    _refuse_other(root, manifest, what)
+    if what:
+        _refuse_other(root, manifest, what)
     _refuse_strays(root, manifest)
-    schema = _schema(manifest)
-    ids, kept = [], [schema.empty_table()]
-    with progress(f"reading {what}", manifest["rows"]) as advance:
+    return manifest
+
+
+def verified_parts(path: epath.PathLike, manifest: dict[str, Any]) -> Iterator[pa.Table]:
+    """The rows of each part in order, verified, with one part in memory at a time.
+
+    Raises:
+        DataError: a part that is missing, changed or of another export; names the file.
+    """
+    schema = part_schema(manifest)
+    with progress(f"reading {manifest['what']}", manifest["rows"]) as advance:
         for part in manifest["parts"]:
-            table = _verified(root / part["file"], part, schema)
-            ids += table.column(KEYS[what]).chunks
-            if splits is not None:
-                wanted = pa.array(list(splits), pa.string())
-                table = table.filter(pc.is_in(table.column("split"), wanted))
-            kept.append(table)
+            yield _verified(epath.Path(path) / part["file"], part, schema)
             advance(part["rows"])
-    rows = sum(len(chunk) for chunk in ids)
+
+
+def check_ids(
+    path: epath.PathLike, manifest: dict[str, Any], ids: Sequence[pa.ChunkedArray]
+) -> None:
+    """Refuses an export whose parts have rows too many, too few, or of the same id.
+
+    Args:
+        path: the folder `export` wrote.
+        manifest: its manifest.
+        ids: those of each part, in order.
+
+    Raises:
+        DataError: see above; names the file that repeats an id.
+    """
+    key, rows = KEYS[manifest["what"]], sum(map(len, ids))
     if rows != manifest["rows"]:
-        raise DataError(f"{root}: {rows:,} rows, but {MANIFEST} says {manifest['rows']:,}")
-    if len(pc.unique(pa.chunked_array(ids, schema.field(KEYS[what]).type))) != rows:
-        raise DataError(f"{root}: a {KEYS[what]} is there twice; run export again")
-    return pa.concat_tables(kept)
+        raise DataError(f"{path}: {rows:,} rows, but {MANIFEST} says {manifest['rows']:,}")
+    if not rows:
+        return
+    counts = pc.value_counts(pa.chunked_array([chunk for part in ids for chunk in part.chunks]))
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    if len(repeated):
+        last = max(p for p, part in enumerate(ids) if pc.any(pc.is_in(part, repeated)).as_py())
+        file = epath.Path(path) / manifest["parts"][last]["file"]
+        raise DataError(f"{file}: a {key} is there twice; run export again")
 
 
 def read_manifest(path: epath.PathLike) -> dict[str, Any]:
@@ -206,7 +252,8 @@ def _refuse_strays(root: epath.Path, manifest: dict[str, Any]) -> None:
         )
 
 
-def _schema(manifest: dict[str, Any]) -> pa.Schema:
+def part_schema(manifest: dict[str, Any]) -> pa.Schema:
+    """Columns of every part of the export that the manifest is of."""
     width = manifest["embedding_width"]
     if manifest["what"] == "items":
         return item_schema(width)

@@ -49,7 +49,7 @@ def write_part(
         StorageError: the file system refused.
     """
     path = epath.Path(directory) / part_name(part, num_parts)
-    norms = _check(path, table)
+    norms = check_rows(path, table)
     payload = _encode(table, export_id)
     files.write_bytes(path, payload)
     return _entry(path, payload, len(table), norms)
@@ -71,7 +71,7 @@ def finished_part(
         # Written again it must give the same bytes: values, checksums and footer alike.
         if _encode(table, export_id) != payload:
             return None
-        return _entry(path, payload, len(table), _check(path, table))
+        return _entry(path, payload, len(table), check_rows(path, table))
     except (DataError, NonFiniteError):
         return None
 
@@ -136,8 +136,17 @@ def _entry(path: epath.Path, payload: bytes, rows: int, norms: list[float]) -> P
     }
 
 
-def _check(path: epath.Path, table: pa.Table) -> list[float]:
-    """Refuses what no consumer should see; gives the least and greatest length of `embedding`."""
+def check_rows(path: epath.Path, table: pa.Table) -> list[float]:
+    """Refuses what no consumer should see; gives the least and greatest length of `embedding`.
+
+    Args:
+        path: of the part, for what is said of it.
+        table: of `user_schema` or `item_schema`.
+
+    Raises:
+        NonFiniteError: an embedding with a NaN or infinity, or of zeros; names file, row and id.
+        DataError: an embedding that is not of length one, or an id that is there twice.
+    """
     key = next(name for name in KEYS.values() if name in table.column_names)
     ids = table.column(key)
     if ids.null_count:
