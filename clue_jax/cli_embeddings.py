@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clue_jax.cli_stage import Stage
+from clue_jax.cli_stage import Flag, Stage
 
 
 def _verify(directory: str) -> None:
@@ -12,12 +12,69 @@ def _verify(directory: str) -> None:
     say(verify(directory))
 
 
+def _stats(directory: str) -> None:
+    from clue_jax.console import say
+    from clue_jax.embeddings.stats import describe, statistics
+
+    say("\n".join(describe(statistics(directory))))
+
+
+def _neighbours(directory: str, user: str, k: int) -> None:
+    from clue_jax.console import say
+    from clue_jax.embeddings.search import match_lines, neighbours
+
+    say("\n".join(match_lines(neighbours(directory, user, k))))
+
+
+def _lookalike(directory: str, seeds: str, size: int, min_audience: int, out: str) -> None:
+    from clue_jax.embeddings.search import write_lookalike
+
+    write_lookalike(directory, seeds, size, min_audience, out)
+
+
+_USERS = ("directory",)
 ACTIONS = (
     Stage(
         "embeddings verify",
         "compare every byte of an export with its manifest",
         _verify,
-        positional=("directory",),
+        positional=_USERS,
         example="embeddings verify runs/first/users",
+    ),
+    Stage(
+        "embeddings stats",
+        "rows, services, norms, spread over dimensions, cosines between users",
+        _stats,
+        positional=_USERS,
+        example="embeddings stats runs/first/users",
+    ),
+    Stage(
+        "embeddings neighbours",
+        "the users nearest to one, by exact cosine",
+        _neighbours,
+        (Flag("user", "id of a user of the export"), Flag("k", "neighbours", "10", kind=int)),
+        positional=_USERS,
+        example="embeddings neighbours runs/first/users --user=u42 --k=5",
+    ),
+    Stage(
+        "embeddings lookalike",
+        "the users nearest to the mean direction of given ones, without these",
+        _lookalike,
+        (
+            Flag("seeds", "file of user ids, one a line"),
+            Flag("size", "users wanted", kind=int),
+            Flag(
+                "min_audience",
+                "refuse fewer seeds, or a smaller audience, than this",
+                "100",
+                kind=int,
+            ),
+            Flag(
+                "out", "file for the lines of id, tab, cosine; else they are printed", optional=True
+            ),
+        ),
+        positional=_USERS,
+        example="embeddings lookalike runs/first/users --seeds=buyers.txt --size=1000"
+        " --out=audience.tsv",
     ),
 )

@@ -172,8 +172,8 @@ def refuse_existing(final: epath.PathLike, *, overwrite: bool) -> None:
     final = epath.Path(final)
     if final.exists() and not overwrite and (not final.is_dir() or any(final.iterdir())):
         raise StorageError(
-            f"{final}: already there and never overwritten silently; choose another --out or pass"
-            " --config.overwrite=true"
+            f"{final}: already there and never overwritten silently; choose another --out or, where"
+            " there is a config, pass --config.overwrite=true"
         )
 
 
