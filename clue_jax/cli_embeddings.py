@@ -32,6 +32,16 @@ def _lookalike(directory: str, seeds: str, size: int, min_audience: int, out: st
     write_lookalike(directory, seeds, size, min_audience, out)
 
 
+def _erase(directory: str, ids: str) -> None:
+    from clue_jax.console import say
+    from clue_jax.embeddings.erase import erase
+    from clue_jax.embeddings.id_list import read_ids
+
+    done = erase(directory, read_ids(ids))
+    unknown = f" ({len(done.unknown):,} more ids are not in the export)" if done.unknown else ""
+    say(f"erased {len(done.erased):,} users{unknown}; parts written anew: {len(done.parts)}")
+
+
 _USERS = ("directory",)
 ACTIONS = (
     Stage(
@@ -76,5 +86,13 @@ ACTIONS = (
         positional=_USERS,
         example="embeddings lookalike runs/first/users --seeds=buyers.txt --size=1000"
         " --out=audience.tsv",
+    ),
+    Stage(
+        "embeddings erase",
+        "remove users from the parts they are in alone, and keep a record of it",
+        _erase,
+        (Flag("ids", "file of user ids, one a line; unknown ones are counted"),),
+        positional=_USERS,
+        example="embeddings erase runs/first/users --ids=forget.txt",
     ),
 )
