@@ -42,6 +42,25 @@ def _erase(directory: str, ids: str) -> None:
     say(f"erased {len(done.erased):,} users{unknown}; parts written anew: {len(done.parts)}")
 
 
+def _diff(a: str, b: str, changed: float) -> None:
+    from clue_jax.console import say
+    from clue_jax.embeddings.compare import describe_difference, difference
+
+    say("\n".join(describe_difference(difference(a, b), changed)))
+
+
+def _align(old: str, new: str, out: str) -> None:
+    from clue_jax.console import say
+    from clue_jax.embeddings.align import align
+
+    found = align(old, new, out)
+    say(
+        f"mean cosine of {found.users:,} users of both: {found.before:+.4f} before,"
+        f" {found.after:+.4f} after; residual {found.residual:.4f}"
+    )
+    say(f"wrote {new} in the space of {old} to {out}")
+
+
 _USERS = ("directory",)
 ACTIONS = (
     Stage(
@@ -94,5 +113,21 @@ ACTIONS = (
         (Flag("ids", "file of user ids, one a line; unknown ones are counted"),),
         positional=_USERS,
         example="embeddings erase runs/first/users --ids=forget.txt",
+    ),
+    Stage(
+        "embeddings diff",
+        "users in both exports, and the cosines of their two vectors",
+        _diff,
+        (Flag("changed", "a cosine below this counts as changed", "0.99", kind=float),),
+        positional=("a", "b"),
+        example="embeddings diff runs/first/users runs/second/users",
+    ),
+    Stage(
+        "embeddings align",
+        "an export turned into the space of an older one (orthogonal Procrustes)",
+        _align,
+        (Flag("out", "folder for the turned export"),),
+        positional=("old", "new"),
+        example="embeddings align runs/first/users runs/second/users --out=runs/second/aligned",
     ),
 )
