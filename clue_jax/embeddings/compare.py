@@ -26,12 +26,14 @@ class Difference:
         both: users that both have.
         only: users that only A has, that only B has.
         cosines: float64 [both] of a user's two vectors, in the order of B.
+        one_space: whether both are of one model, or B was aligned to A.
     """
 
     versions: tuple[str, str]
     both: int
     only: tuple[int, int]
     cosines: np.ndarray
+    one_space: bool
 
 
 def difference(a: epath.PathLike, b: epath.PathLike) -> Difference:
@@ -48,11 +50,14 @@ def difference(a: epath.PathLike, b: epath.PathLike) -> Difference:
     for old_ME, new_ME in reference.pairs(b, manifest):
         cosines.append(np.einsum("me,me->m", old_ME, new_ME))
     found = np.concatenate(cosines)
+    ours, target = reference.manifest, manifest.get("alignment", {}).get("to", {})
+    versions = (ours["model_version"], manifest["model_version"])
     return Difference(
-        (reference.manifest["model_version"], manifest["model_version"]),
+        versions,
         len(found),
-        (reference.manifest["rows"] - len(found), manifest["rows"] - len(found)),
+        (ours["rows"] - len(found), manifest["rows"] - len(found)),
         found,
+        versions[0] in (versions[1], target.get("model_version")),
     )
 
 
@@ -69,8 +74,8 @@ def describe_difference(found: Difference, changed: float) -> list[str]:
             f"cosine of the same user: {quantile_text(found.cosines)}",
             f"changed (cosine below {changed:g}): {share:.2%}",
         ]
-    if a != b:
-        lines += ["spaces of two models differ by a rotation: see clue-jax embeddings align"]
+    if not found.one_space:
+        lines += ["two models have spaces of their own: compare after clue-jax embeddings align"]
     return lines
 
 

@@ -138,9 +138,9 @@ def _pair_cosines(z_NE: np.ndarray) -> np.ndarray:
 
 
 def _histogram(cosines: np.ndarray) -> list[str]:
-    counts, edges = np.histogram(cosines, BINS, (-1.0, 1.0))
+    first = np.floor(cosines.min() * BINS) / BINS
+    last = max(np.ceil(cosines.max() * BINS) / BINS, first + 1 / BINS)
+    counts, edges = np.histogram(cosines, BINS, (first, last))
     bars = ["#" * round(BAR * int(count) / int(counts.max())) for count in counts]
-    rows = zip(edges, counts, bars, strict=False)
-    return [
-        f"  {edge:+.1f} {count / len(cosines):6.1%} {bar}".rstrip() for edge, count, bar in rows
-    ]
+    rows = zip(edges, counts / len(cosines), bars, strict=False)  # there is one edge more
+    return [f"  {edge:+.4f} {share:6.1%} {bar}".rstrip() for edge, share, bar in rows]

@@ -61,7 +61,7 @@ def test_the_command_of_differences(exports, tmp_path, capsys):
     assert text.startswith(
         "A is of model model-1, B of model-2\n28 users in both, 12 only in A, 2 "
     )
-    assert "changed (cosine below -2): 0.00%" in text and "embeddings align" in text
+    assert "changed (cosine below -2): 0.00%" in text and "spaces of their own" in text
     write_export(tmp_path / "others", rows(USERS, [0], user_ids=np.array(["z"], object)), parts=1)
     assert cli.main(["embeddings", "diff", str(old), str(tmp_path / "others")]) == 0
     assert "0 users in both, 40 only in A, 1 only in B" in capsys.readouterr().out
@@ -131,6 +131,9 @@ def test_the_command_of_alignments(exports, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("mean cosine of 28 users of both: ") and "residual 0.1" in lines[0]
     assert cli.main(command) == 2
+    capsys.readouterr()
+    assert cli.main(["embeddings", "diff", str(old), str(tmp_path / "out")]) == 0
+    assert "spaces of their own" not in capsys.readouterr().out
 
 
 def test_exports_that_cannot_be_compared_or_aligned(exports, tmp_path):
