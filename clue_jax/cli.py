@@ -140,7 +140,6 @@ def parse(stage: Stage, arguments: Sequence[str]) -> dict[str, Any]:
         ConfigError: a flag or config key is missing, unknown or of the wrong type.
     """
     values = flags.FlagValues()
-    values.set_gnu_getopt()  # flags may follow an argument that is none
     for flag in stage.flags:
         _define(flag, values)
     try:

@@ -143,6 +143,13 @@ def test_a_flag_that_may_be_given_again_has_all_its_values():
         ),
         (["embeddings", "--out=x"], "no action '--out=x'"),
         (["embeddings", "verify"], "give one directory"),
+        (["embeddings", "diff", "x"], "give one a and one b: clue-jax embeddings diff runs/"),
+        (
+            ["embeddings", "neighbours", "d"],
+            "clue-jax embeddings neighbours: error: --user is missing",
+        ),
+        (["embeddings", "neighbours", "d", "--user=u", "--k=0"], "--k=0"),
+        (["embeddings", "neighbours", "d", "--user=u", "--k=x"], "--k=x"),
         (["report"], "give one directory"),
         (["report", "a", "b"], "give one directory"),
         (["train"], "clue-jax train: error: --config is missing"),
@@ -312,6 +319,27 @@ def test_help_shows_the_values_of_the_config_beside_it(capsys):
 def test_no_stage_at_all_is_a_usage_error(capsys):
     assert cli.main([]) == 2
     assert "usage: clue-jax STAGE" in capsys.readouterr().out
+
+
+def test_a_group_has_help_of_its_own(capsys):
+    assert cli.main(["embeddings", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: clue-jax embeddings ACTION")
+    assert all(f"\n  embeddings {action} " in text for action in cli.actions("embeddings"))
+    assert "quickstart" not in text
+    assert cli.main(["embeddings"]) == 2
+    assert capsys.readouterr().out == text
+
+
+def test_numbers_and_several_arguments_reach_an_action(calls):
+    assert cli.main(["embeddings", "neighbours", "d", "--user=u", "--k", "3"]) == 0
+    assert cli.main(["embeddings", "neighbours", "--user=-1", "d"]) == 0
+    assert cli.main(["embeddings", "diff", "x", "--changed=0.5", "y"]) == 0
+    assert calls == [
+        {"directory": "d", "user": "u", "k": 3},
+        {"directory": "d", "user": "-1", "k": 10},
+        {"a": "x", "b": "y", "changed": 0.5},
+    ]
 
 
 def test_help_needs_neither_jax_nor_patience():

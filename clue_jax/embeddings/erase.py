@@ -50,7 +50,8 @@ def erase(path: epath.PathLike, ids: Collection[str]) -> Erasure:
         LockedError: another process writes this export.
         StorageError: the file system refused; the export is as it was.
     """
-    root = epath.Path(path)
+    # Through a link the name would be replaced, and the folder behind it would keep the users.
+    root = epath.Path(os.path.realpath(path) if os.path.exists(path) else path)
     open_export(root, "users")
     with files.staged_directory(root, overwrite=True) as folder:
         manifest = open_export(root, "users")  # nobody else changes it from here on

@@ -132,6 +132,15 @@ def test_without_links_files_are_copied(export, monkeypatch):
         assert (export / name).read_bytes() == (reference / name).read_bytes()
 
 
+def test_through_a_link_and_from_inside(export, tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(export)
+    assert erase(tmp_path / "link", ["user-1"]).erased == ["user-1"]
+    assert (tmp_path / "link").is_symlink() and len(ids_of(export)) == 29
+    monkeypatch.chdir(export)
+    assert erase(".", ["user-2"]).erased == ["user-2"]
+    assert len(ids_of(export)) == 28 and sorted(os.listdir(tmp_path)) == ["export", "link"]
+
+
 def test_what_is_refused_leaves_everything_as_it_was(export, tmp_path, monkeypatch):
     before = {path.name: path.read_bytes() for path in export.iterdir()}
     with files.lease(tmp_path / "export.lock"), pytest.raises(LockedError):
