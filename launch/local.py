@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shlex
 import signal
@@ -14,12 +13,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from clue_jax.errors import EXIT_DONE, EXIT_PREEMPTED, LostPeerError
 
 PEER_SECONDS = 30.0  # in which the others of a lost process end by themselves
 LOOK_SECONDS = 0.05
+_DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,9 @@ def _first_bad(codes: Sequence[int | None]) -> tuple[int, int] | None:
 
 
 def _start(planned: Planned) -> subprocess.Popen[str]:
+    own = (sys.executable, "-S", str(_DIE_WITH_PARENT), str(os.getpid()))
     return subprocess.Popen(
-        planned.argv,
+        [*own, *planned.argv],
         env={**os.environ, **planned.environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -114,17 +116,7 @@ def _start(planned: Planned) -> subprocess.Popen[str]:
         errors="replace",
         # Signals of a terminal reach this process alone, which passes them on once.
         process_group=0,
-        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
     )
-
-
-_LIBC = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1
-
-
-def _die_with_parent() -> None:
-    """In a new process: it is told to save and stop when the launcher is killed outright."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _echo(process: subprocess.Popen[str], number: int) -> threading.Thread:

@@ -2,6 +2,8 @@
 
 import signal
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +18,7 @@ def job(*sources):
 
 WAITS = "import time; time.sleep(60)"
 DIES = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-ABORTS = "import os; os.abort()"
+ABORTS = "import os, time; time.sleep(1); os.abort()"  # as those do that see a peer die
 
 
 def test_all_end_well(capfd):
@@ -54,6 +56,26 @@ def test_signals_reach_every_process(tmp_path):
     wait_until(lambda: len(list(tmp_path.iterdir())) == 2, launcher)
     launcher.send_signal(signal.SIGINT)
     finish(launcher, code=75, seconds=20)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel is asked for this")
+def test_nothing_is_left_when_the_launcher_is_killed(tmp_path):
+    source = (
+        "import os, pathlib, sys, time\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
+        "(folder / sys.argv[1]).write_text(str(os.getpid()))\n"
+        "time.sleep(60)\n"
+    )
+    launcher = start_module("tests.launch.run_job", source, "a", "b")
+    wait_until(lambda: len(list(tmp_path.glob("[ab]"))) == 2, launcher)
+    time.sleep(0.1)
+    pids = [int(path.read_text()) for path in tmp_path.glob("[ab]")]
+    launcher.kill()
+    finish(launcher, code=-signal.SIGKILL)
+    limit = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < limit, "still running"
+        time.sleep(0.05)
 
 
 def test_processes_find_each_other_by_their_environment():

@@ -105,7 +105,10 @@ def test_time_asks_for_saves_as_well(smoke_data, smoke_run, tmp_path):
     # At each row of metrics; and what is computed and written stays the same.
     steps = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
     assert steps == {"5", "10", "15", "20"}
-    assert rows(tmp_path / "run") == rows(smoke_run)
+    ours, theirs = (
+        [row for row in rows(run) if "split" not in row] for run in (tmp_path / "run", smoke_run)
+    )
+    assert ours == theirs
 
 
 def test_one_run_directory_has_one_trainer(smoke_data, tmp_path):
