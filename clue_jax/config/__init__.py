@@ -18,9 +18,8 @@ from clue_jax.config.data import (
     SplitConfig,
     SynthesizeConfig,
     TokenizerConfig,
-    validate_prepare,
-    validate_synthesize,
 )
+from clue_jax.config.data_checks import validate_prepare, validate_synthesize
 from clue_jax.config.json import from_json, to_json
 from clue_jax.config.serving import (
     BASELINES,
