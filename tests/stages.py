@@ -93,6 +93,12 @@ def wait_until(happened, process, seconds=240):
         time.sleep(0.02)
 
 
+def children(pid):
+    """The processes that a process has started."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return {int(child) for child in found.split()}
+
+
 def rows(workdir):
     """metrics.jsonl of a run, without what only says how fast it was."""
     timing = {"time", "data_wait", "step_seconds", "goodput", "restarts"}

@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.stages import finish, rows, run_stage, start_module, train_arguments
+from tests.stages import children, finish, rows, run_stage, start_module, train_arguments
 from tests.training.test_loop import fingerprints, logged
 
 STEPS = 60
@@ -48,12 +48,6 @@ def command(data, workdir, processes):
     return ("launch", *job, *train_arguments(data, workdir, *RUN))
 
 
-def children(pid):
-    """The processes that a process has started, oldest first."""
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return sorted(int(child) for child in found.split())
-
-
 def killed_after(launcher, workdir, more, dice):
     """Kills one process once `more` rows have been added; seconds until all were gone, or None."""
     until = logged(workdir) + more
@@ -62,7 +56,7 @@ def killed_after(launcher, workdir, more, dice):
             finish(launcher)
             return None
         time.sleep(0.02)
-    victim = dice.choice(children(launcher.pid))
+    victim = dice.choice(sorted(children(launcher.pid)))
     os.kill(victim, signal.SIGKILL)
     began = time.monotonic()
     output = finish(launcher, code=7)

@@ -40,6 +40,12 @@ def write(path, rows):
         path.write_text("".join(line + "\n" for line in lines))
 
 
+def write_parts(folder):
+    """Four files of the same 600 users, for many shards and some processes."""
+    for part in range(4):
+        write(folder / f"part-{part}.jsonl", good_rows(2_000, users=600))
+
+
 def arguments(folder, out, *overrides, sources=(("*", "shop"),)):
     """Flags of `prepare` for the logs in `folder`."""
     config = folder.parent / f"{folder.name}_config.py"

@@ -5,13 +5,21 @@ import os
 import shutil
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
 from launch.local import job_of
 from tests.faults.hanging_train import HANGS_AT
-from tests.stages import finish, finish_job, rows, start, start_job, start_module, wait_until
+from tests.stages import (
+    children,
+    finish,
+    finish_job,
+    rows,
+    start,
+    start_job,
+    start_module,
+    wait_until,
+)
 from tests.stages import train_arguments as arguments
 from tests.training.test_loop import fingerprints, logged
 
@@ -130,12 +138,6 @@ def test_a_process_with_other_settings_is_refused(smoke_data, tmp_path):
         problem = f"process {number} of 2: config of process 1 is not that of process 0"
         assert problem in output.splitlines()[-1]
     assert not (tmp_path / "run").exists()
-
-
-def children(pid):
-    """The processes that a process has started."""
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return {int(child) for child in found.split()}
 
 
 def test_batches_are_left_out_from_an_older_checkpoint_on(smoke_data, tmp_path):

@@ -6,15 +6,14 @@ import shutil
 import pytest
 
 from tests.faults.kill_prepare import killed_and_finished, undisturbed
-from tests.faults.logs import good_rows, start_prepare, write
+from tests.faults.logs import start_prepare, write_parts
 
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
     """A command, its output, the points of its progress and the bytes it ends with."""
     folder = tmp_path_factory.mktemp("kills")
-    for part in range(4):
-        write(folder / "logs" / f"part-{part}.jsonl", good_rows(2_000, users=600))
+    write_parts(folder / "logs")
     start = functools.partial(start_prepare, folder / "logs", folder / "out")
     return start, folder / "out", *undisturbed(start, folder / "out")
 

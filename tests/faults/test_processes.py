@@ -12,7 +12,7 @@ import pytest
 
 from tests.data.test_workers import alive
 from tests.faults.kill_prepare import undisturbed, watched
-from tests.faults.logs import contents, good_rows, prepare, start_prepare, write
+from tests.faults.logs import contents, good_rows, prepare, start_prepare, write, write_parts
 from tests.stages import finish
 
 pytestmark = pytest.mark.skipif(
@@ -25,8 +25,7 @@ SECONDS = 15.0  # a worker may take to notice that it is alone
 def build(tmp_path_factory):
     """A command, its output, the points of its progress and the bytes it gives undisturbed."""
     folder = tmp_path_factory.mktemp("processes")
-    for part in range(4):
-        write(folder / "logs" / f"part-{part}.jsonl", good_rows(2_000, users=600))
+    write_parts(folder / "logs")
     start = functools.partial(start_prepare, folder / "logs", folder / "out")
     points, expected = undisturbed(start, folder / "out")
     shutil.rmtree(folder / "out")
