@@ -90,7 +90,7 @@ class UserEncoder:
             run.with_generic(restored.parts["params"], tokenizer)["encoder"],
             tokenizer,
             tuple(run.guides),
-            f"{restored.fingerprint[:12]}-{restored.step}",
+            restored.model_version,
         )
 
     def save(self, path: epath.PathLike, *, program: bool = False, overwrite: bool = False) -> None:

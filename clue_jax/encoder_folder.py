@@ -8,6 +8,7 @@ program.jax         if asked for: runs without this package (serving_program.py)
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +122,7 @@ def _leaf(
 def _checked(path: epath.Path, sha256: str) -> bytes:
     if not path.exists():
         raise DataError(f"{path}: no such file; the folder is not complete, save it again")
-    if files.sha256_file(path) != sha256:
+    payload: bytes = path.read_bytes()
+    if hashlib.sha256(payload).hexdigest() != sha256:
         raise DataError(f"{path}: not the bytes that were saved; it is damaged, save it again")
-    return path.read_bytes()
+    return payload

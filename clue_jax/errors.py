@@ -59,3 +59,9 @@ class Preempted(ClueError):
     """Stopped by a signal after saving; the same command continues."""
 
     exit_code = EXIT_PREEMPTED
+
+
+def kind_of(exit_code: int) -> type[ClueError]:
+    """The class whose exit code it is."""
+    kinds = {kind.exit_code: kind for kind in ClueError.__subclasses__()}
+    return kinds.get(exit_code, ClueError)

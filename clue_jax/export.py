@@ -112,7 +112,7 @@ def _manifest(
     """What the export is of, and what the encoder did not see."""
     return {
         "what": config.what.value,
-        "model_version": f"{restored.fingerprint[:12]}-{restored.step}",
+        "model_version": restored.model_version,
         "checkpoint": {"step": restored.step, "fingerprint": restored.fingerprint},
         "train_seed": run.config.seed,
         "config": to_json(run.config),

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from clue_jax.console import progress
 from clue_jax.data.accounts import Lengths
-from clue_jax.data.item_tokens import tokenize
+from clue_jax.data.item_tokens import merge_lengths, tokenize
 from clue_jax.data.items import ItemTable
 from clue_jax.data.ragged import rows_at, run_starts
 from clue_jax.data.spill import Range, Spilled, ranges_of, write_table
@@ -127,12 +127,8 @@ class Catalogue:
             (tokenizer, max_item_tokens, self.store, self.files, *range_)
             for range_ in enumerate(self.ranges)
         ]
-        lengths, truncated = Lengths(), 0
         with progress("prepare: items tokenised", self.count) as advance:
-            for found, cut in workers.map(tokenize_items, tasks, advance):
-                lengths.merge(found)
-                truncated += cut
-        return lengths, truncated
+            return merge_lengths(workers.map(tokenize_items, tasks, advance))
 
 
 def name_items(
@@ -163,10 +159,8 @@ def tokenize_items(
     for users, used in store.used(span):
         flat, lengths = rows_at(tokens.offsets, np.searchsorted(item_ids, used[0]))
         store.write_tokens(users, number, tokens.tokens[flat], lengths)
-    found = Lengths()
-    found.add(np.diff(tokens.offsets))
     advance(len(item_ids))
-    return found, tokens.truncated
+    return tokens.lengths()
 
 
 def named_items(blocks: Sequence[Used], known: pa.Table) -> Named:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from clue_jax.data.accounts import Lengths
 from clue_jax.data.ragged import offsets_of, ranges
 from clue_jax.data.tokenizer import Tokenizer
 
@@ -18,6 +20,21 @@ class ItemTokens:
     tokens: np.ndarray  # int32, end to end
     offsets: np.ndarray  # [J + 1] int64
     truncated: int  # items that lost tokens
+
+    def lengths(self) -> tuple[Lengths, int]:
+        """Of all items, and how many lost tokens."""
+        found = Lengths()
+        found.add(np.diff(self.offsets))
+        return found, self.truncated
+
+
+def merge_lengths(parts: Iterable[tuple[Lengths, int]]) -> tuple[Lengths, int]:
+    """`ItemTokens.lengths` of several tables together."""
+    merged, truncated = Lengths(), 0
+    for lengths, cut in parts:
+        merged.merge(lengths)
+        truncated += cut
+    return merged, truncated
 
 
 def tokenize(

@@ -12,8 +12,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from clue_jax import errors
-from clue_jax.errors import ClueError, ConfigError
+from clue_jax.errors import ClueError, ConfigError, kind_of
 from clue_jax.files import canonical_json, sha256_text
 
 T = TypeVar("T")
@@ -37,7 +36,7 @@ def together(action: Callable[[], T]) -> T:
         codes = np.asarray(multihost_utils.process_allgather(own))
         if codes.any() and failure is None:
             process = int(np.flatnonzero(codes)[0])
-            raise _KINDS[int(codes[process])](
+            raise kind_of(int(codes[process]))(
                 f"process {process} could not go on; its own output says why"
             )
     if failure is not None:
@@ -91,10 +90,3 @@ def check_agreed(facts: Mapping[str, object]) -> None:
 
 def _word(value: object) -> list[int]:
     return list(bytes.fromhex(sha256_text(canonical_json(value)))[:8])
-
-
-_KINDS: dict[int, type[ClueError]] = {
-    kind.exit_code: kind
-    for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, ClueError)
-}

@@ -40,6 +40,11 @@ class Restored(NamedTuple):
     parts: dict[str, Tree]  # as asked for: "params", "optimizer"
     fingerprint: str  # of "params"
 
+    @property
+    def model_version(self) -> str:
+        """Names the parameters, in exports and wherever else they go."""
+        return f"{self.fingerprint[:12]}-{self.step}"
+
 
 class Checkpoints:
     """The checkpoints of one run.

@@ -109,6 +109,7 @@ class Run:
         for line in run_lines(config, batches, vocab_size):
             say(line)
         self.step = make_step(config, batches.pairs, mesh, batches.capacity.items)
+        self.lies = state_shardings(config, mesh)
         self.schedule = make_schedule(config)
         self.peak = peak_flops()
         saved = config.checkpoint
@@ -126,12 +127,12 @@ class Run:
         self.goodput = Goodput(directory, self.first, self.writer.kept)
         self.skips = Skips(directory, self.first, config.train.max_skipped, self._users_of)
         self.updates = updates_made(self.state.opt_state)
-        self.check_copies = make_divergence_check(state_shardings(config, mesh), mesh)
+        self.check_copies = make_divergence_check(self.lies, mesh)
         self.watchdog = Watchdog(config.train.hang_seconds)
         self.saved_at = time.monotonic()
 
     def _restore_or_init(self, vocab_size: int) -> tuple[TrainState, int]:
-        lies = state_shardings(self.config, self.mesh)
+        lies = self.lies
         fresh = jax.jit(lambda: init_state(self.config, vocab_size), out_shardings=lies)
         abstract = jax.tree.map(
             lambda a, sharding: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),

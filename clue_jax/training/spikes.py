@@ -6,6 +6,7 @@ Decided on the device before the update, from the state alone, so that a resumed
 from __future__ import annotations
 
 import enum
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -66,7 +67,8 @@ def skip_reason(
 
 def left_out_before(config: TrainConfig, step: int) -> str:
     """`config.skip_batches` as far as it concerns the batches before a step, in one form."""
-    asked = {k for first, last in batch_ranges(config.skip_batches) for k in range(first, last)}
-    starts = sorted(k for k in asked if k < step and k - 1 not in asked)
-    ends = sorted(k + 1 for k in asked if k < step and (k + 1 not in asked or k + 1 == step))
+    ranges = (range(first, min(last, step)) for first, last in batch_ranges(config.skip_batches))
+    asked = set(itertools.chain.from_iterable(ranges))
+    starts = sorted(k for k in asked if k - 1 not in asked)
+    ends = sorted(k + 1 for k in asked if k + 1 not in asked)
     return ",".join(f"{first}:{last}" for first, last in zip(starts, ends, strict=True))

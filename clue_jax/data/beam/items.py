@@ -9,7 +9,6 @@ import pyarrow as pa
 
 from clue_jax.console import say
 from clue_jax.data import tokenizer as bpe
-from clue_jax.data.accounts import Lengths
 from clue_jax.data.beam.plan import (
     Output,
     Plan,
@@ -103,17 +102,7 @@ def tokenize_bucket(element: NamedBucket, tokenizer: Tokenizer, plan: Plan) -> I
         )
         table = pa.table({"item": pa.array(mine), "tokens": lists})
         yield "tokens", (user, ("tokens", bucket, packed(table)))
-    found = Lengths()
-    found.add(np.diff(tokens.offsets))
-    yield "lengths", (found, tokens.truncated)
-
-
-def merge_lengths(parts: Iterable[tuple[Lengths, int]]) -> tuple[Lengths, int]:
-    merged, truncated = Lengths(), 0
-    for lengths, cut in parts:
-        merged.merge(lengths)
-        truncated += cut
-    return merged, truncated
+    yield "lengths", tokens.lengths()
 
 
 def encode_item_bucket(element: NamedBucket, layout: Layout) -> Iterator[Output]:

@@ -14,11 +14,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from clue_jax import errors
 from clue_jax.data.beam import conclusion, items, reading, users, writing
 from clue_jax.data.beam.plan import Output, Plan
 from clue_jax.data.events import Unit
+from clue_jax.data.item_tokens import merge_lengths
 from clue_jax.data.tokenizer import Tokenizer
+from clue_jax.errors import ClueError, kind_of
 
 Step = Callable[..., Iterator[Output]]
 # What each step yields elements of.
@@ -76,7 +77,7 @@ def build(root: Any, units: Sequence[Unit], plan: Plan, given: Tokenizer | None)
         guided = steps.add("guide", constant, items.guide_tokenizer, known, plan)
         tokenizer = steps.one(guided.tokenizer)
     tokenised = steps.add("tokenise", named.named, items.tokenize_bucket, tokenizer, plan)
-    lengths = steps.one(steps.merged("all lengths", tokenised.lengths, items.merge_lengths))
+    lengths = steps.one(steps.merged("all lengths", tokenised.lengths, merge_lengths))
 
     by_user = steps.by_key("users", grouped.histories, tokenised.tokens)
     of_users = steps.add("encode users", by_user, users.encode_bucket, layout, known, plan)
@@ -137,16 +138,15 @@ def _run(element: Any, function: Step, *beside: Any) -> Iterator[Any]:
     try:
         for output, value in function(element, *beside):
             yield TaggedOutput(output, value)
-    except errors.ClueError as error:
+    except ClueError as error:
         # Runners put it into texts of their own, tracebacks and quotes; digits come through whole.
         digits = str(error).encode("utf-8").hex()
         raise RuntimeError(f"{error} <<clue_jax {error.exit_code} {digits}>>") from error
 
 
-def told(error: BaseException) -> errors.ClueError | None:
+def told(error: BaseException) -> ClueError | None:
     """The error that a worker met, from what a runner says of it; None for one of another kind."""
     found = _TOLD.search(str(error))
     if not found:
         return None
-    kinds = {kind.exit_code: kind for kind in errors.ClueError.__subclasses__()}
-    return kinds.get(int(found[1]), errors.ClueError)(bytes.fromhex(found[2]).decode("utf-8"))
+    return kind_of(int(found[1]))(bytes.fromhex(found[2]).decode("utf-8"))

@@ -16,7 +16,7 @@ import pyarrow as pa
 from clue_jax.config import PrepareConfig
 from clue_jax.data.grouping import memory_bytes
 from clue_jax.data.privacy import Pseudonyms
-from clue_jax.data.spill import BIN_BITS, Range
+from clue_jax.data.spill import BIN_BITS, Range, bins
 from clue_jax.errors import ConfigError
 
 # A byte of logs takes many in memory once it is a row with an item of its own.
@@ -56,7 +56,7 @@ class Plan:
 
     def buckets_of(self, hashes: np.ndarray) -> np.ndarray:
         """Bucket of each hash, [n] int64."""
-        return ((hashes >> np.uint64(64 - BIN_BITS)).astype(np.int64) * self.buckets) >> BIN_BITS
+        return (bins(hashes) * self.buckets) >> BIN_BITS
 
     def pseudonyms(self) -> Pseudonyms | None:
         """Raises ConfigError where the worker finds no key, or another one."""
