@@ -21,10 +21,9 @@ from clue_jax import cli_config, cli_help
 from clue_jax.cli_stage import Flag, Stage
 from clue_jax.cli_stages import STAGES
 from clue_jax.config import from_json, to_json
-from clue_jax.errors import ClueError, ConfigError, Preempted
+from clue_jax.errors import EXIT_INTERRUPTED, ClueError, ConfigError, Preempted
 
 PROGRAM = "clue-jax"
-INTERRUPTED = 130  # as shells number SIGINT
 HELP = ("--help", "-h", "-help")
 
 
@@ -92,7 +91,7 @@ def _guarded(command: str, run: Callable[[], None]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         _complain(command, "interrupted", "the same command again continues where it can")
-        return INTERRUPTED
+        return EXIT_INTERRUPTED
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _output_is_closed():
             return ClueError.exit_code

@@ -40,11 +40,11 @@ def _prepare(config: PrepareConfig, out: str, beam: list[str]) -> None:
 
 
 def _train(config: PretrainConfig, data: list[str], workdir: str) -> None:
-    from clue_jax.parallel.processes import join_processes
+    from clue_jax.parallel.processes import joined_processes
     from clue_jax.training.loop import train
 
-    join_processes()
-    train(config, data, workdir)
+    with joined_processes():
+        train(config, data, workdir)
 
 
 def _compile(config: PretrainConfig, topology: str, data: list[str], **flags: str) -> None:

@@ -168,6 +168,11 @@ class UserEncoder:
         for text in newest:
             if not isinstance(text, str):
                 raise DataError(f"user {number}, service {service!r}: {text!r} is not a text")
+            if not _is_unicode(text):
+                raise DataError(
+                    f"user {number}, service {service!r}: {text!r} is not Unicode: half of a"
+                    " character in it has no other half; decode it with errors='replace'"
+                )
         return newest
 
     def _encode_views(self, views: Sequence[tuple[int, str, list[str]]]) -> np.ndarray:
@@ -188,6 +193,14 @@ class UserEncoder:
                 " are damaged or the precision overflows"
             )
         return z_VE
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _histories(

@@ -20,6 +20,7 @@ from etils import epath
 from clue_jax import files
 from clue_jax.config import EncoderConfig, from_json, to_json
 from clue_jax.data.tokenizer import GENERIC_GUIDE, Tokenizer
+from clue_jax.embeddings.reader import SEAL, seal_of
 from clue_jax.errors import DataError
 from clue_jax.model import clue
 from clue_jax.parallel.rules import path_of
@@ -76,6 +77,7 @@ def write_encoder(
             "program": inputs_of(encoder.config) if program else None,
             "sha256": {name: files.sha256_file(folder / name) for name in names},
         }
+        described[SEAL] = seal_of(described)
         files.write_json(folder / _CONFIG, described)
 
 
@@ -88,11 +90,14 @@ def read_encoder(path: epath.Path) -> EncoderFolder:
     described = files.read_json(path / _CONFIG)
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise DataError(f"{path / _CONFIG}: not that of an encoder, as UserEncoder.save writes it")
-    if described["schema_version"] > VERSION:
+    version = described.get("schema_version")
+    if not isinstance(version, int) or version > VERSION:
         raise DataError(
-            f"{path / _CONFIG}: schema version {described['schema_version']}, but this program"
+            f"{path / _CONFIG}: schema version {version}, but this program"
             f" knows {VERSION}; update clue_jax"
         )
+    if described.get(SEAL) != seal_of(described):
+        raise DataError(f"{path / _CONFIG}: not what was saved; it is damaged, save it again")
     payloads = {name: _checked(path / name, sha) for name, sha in described["sha256"].items()}
     tokenizer = Tokenizer(payloads[_TOKENIZER], str(path / _TOKENIZER))
     tokenizer = tokenizer.with_reserved(described["reserved_guides"])

@@ -5,6 +5,7 @@ Every message says what was wrong, where (file, row, column, key, parameter) and
 
 EXIT_DONE = 0
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: saved, run the same command again
+EXIT_INTERRUPTED = 130  # as shells number SIGINT
 
 
 class ClueError(Exception):
@@ -59,6 +60,13 @@ class Preempted(ClueError):
     """Stopped by a signal after saving; the same command continues."""
 
     exit_code = EXIT_PREEMPTED
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The code a stage ends with that this error has stopped."""
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    return error.exit_code if isinstance(error, ClueError) else ClueError.exit_code
 
 
 def kind_of(exit_code: int) -> type[ClueError]:

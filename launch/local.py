@@ -14,12 +14,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from clue_jax.errors import EXIT_DONE, EXIT_PREEMPTED, LostPeerError
+from clue_jax.errors import EXIT_DONE, EXIT_PREEMPTED, ConfigError, LostPeerError
 
 PEER_SECONDS = 30.0  # in which the others of a lost process end by themselves
 LOOK_SECONDS = 0.05
+IN_SEVERAL = ("train",)  # stages whose processes find each other and share the work
 _DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
 
 
@@ -36,7 +37,16 @@ class Planned:
 
 
 def job_of(stage: Sequence[str], processes: int, devices: int) -> list[Planned]:
-    """The processes of a job; `stage` is its name and flags, `devices` those emulated in each."""
+    """The processes of a job; `stage` is its name and flags, `devices` those emulated in each.
+
+    Raises:
+        ConfigError: several processes of a stage that knows nothing of others.
+    """
+    if processes > 1 and stage[0] not in IN_SEVERAL:
+        raise ConfigError(
+            f"{stage[0]} is the work of one process: --processes=1 (in several: "
+            f"{', '.join(IN_SEVERAL)})"
+        )
     argv = (sys.executable, "-u", "-m", "clue_jax", *stage)
     shared = {}
     if processes > 1:
@@ -58,12 +68,14 @@ def run(job: Sequence[Planned]) -> int:
     """
     started: list[subprocess.Popen[str]] = []
     echoes: list[threading.Thread] = []
-    with _passing_on(started):
+    with _passing_on(started) as told:
         try:
             for number, planned in enumerate(job):
                 started.append(_start(planned))
                 echoes.append(_echo(started[-1], number))
-            return _verdict(started)
+                if told:  # perhaps between the two lines above, when it was not known yet
+                    started[-1].send_signal(told[-1])
+            return _verdict(started, told)
         finally:
             for process in started:
                 if process.poll() is None:
@@ -73,21 +85,30 @@ def run(job: Sequence[Planned]) -> int:
                 echo.join()
 
 
-def _verdict(started: Sequence[subprocess.Popen[str]]) -> int:
-    """Waits until all have ended; the first that did not end well says how the job ended."""
-    first: tuple[int, int] | None = None
+def _verdict(started: Sequence[subprocess.Popen[str]], told: Sequence[signal.Signals]) -> int:
+    """Waits until all have ended; the first that ended badly of itself says how the job did."""
+    worst: _End | None = None
     limit = float("inf")
-    while alive := [p for p in started if p.poll() is None]:
-        codes = [process.poll() for process in started]
-        if first is None and (first := _first_bad(codes)):
+    while True:
+        alive = [process for process in started if process.poll() is None]
+        worst = _worst(worst, [process.poll() for process in started])
+        if worst and limit == float("inf"):
             limit = time.monotonic() + PEER_SECONDS
+        if not alive:
+            break
         if time.monotonic() > limit:
             for process in alive:
                 process.kill()
+            break
         time.sleep(LOOK_SECONDS)
-    number, code = first or _first_bad([process.poll() for process in started]) or (0, EXIT_DONE)
+    if worst is None:
+        return EXIT_DONE
+    number, code = worst.process, worst.code
     if code >= 0:
         return code
+    if -code in told:
+        print("launch: stopped before the stage could be told to", file=sys.stderr, flush=True)
+        return 128 - code
     print(
         f"launch: error: process {number} of {len(started)} was ended by"
         f" {signal.Signals(-code).name}; run the same command again to continue",
@@ -97,12 +118,22 @@ def _verdict(started: Sequence[subprocess.Popen[str]]) -> int:
     return LostPeerError.exit_code
 
 
-def _first_bad(codes: Sequence[int | None]) -> tuple[int, int] | None:
-    """Number and code of a process that ended badly; one that was killed before those that saw."""
-    bad = [(number, code) for number, code in enumerate(codes) if code]
-    spoke = [found for found in bad if found[1] > 0 and found[1] != EXIT_PREEMPTED]
-    killed = [found for found in bad if found[1] < 0 and found[1] != -signal.SIGABRT]
-    return next(iter(killed + spoke + bad), None)
+class _End(NamedTuple):
+    """How a process ended; the least is the reason that the job did."""
+
+    rank: int  # 0: a reason of its own; 1: as those do that see another die; 2: preempted
+    spoke: bool  # comes after who was killed, of whom it may speak
+    process: int
+    code: int
+
+
+def _worst(before: _End | None, codes: Sequence[int | None]) -> _End | None:
+    """With the ends that were seen before and now; of those with a reason the first one stays."""
+    ranks = {EXIT_PREEMPTED: 2, -signal.SIGABRT: 1}
+    ends = [_End(ranks.get(c, 0), c > 0, n, c) for n, c in enumerate(codes) if c]
+    if before and before.rank == 0:
+        return before
+    return min(ends, default=None)
 
 
 def _start(planned: Planned) -> subprocess.Popen[str]:
@@ -135,16 +166,20 @@ def _echo(process: subprocess.Popen[str], number: int) -> threading.Thread:
 
 
 @contextlib.contextmanager
-def _passing_on(started: Sequence[subprocess.Popen[str]]) -> Iterator[None]:
+def _passing_on(started: Sequence[subprocess.Popen[str]]) -> Iterator[list[signal.Signals]]:
+    """Gives the signals that have come, as they come."""
+    told: list[signal.Signals] = []
+
     def send(number: int, frame: Any) -> None:
+        told.append(signal.Signals(number))
         for process in started:
             if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
+                process.send_signal(number)
 
     kinds = signal.SIGTERM, signal.SIGINT
     previous = {kind: signal.signal(kind, send) for kind in kinds}
     try:
-        yield
+        yield told
     finally:
         for kind, handler in previous.items():
             signal.signal(kind, handler)

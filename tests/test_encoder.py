@@ -106,6 +106,7 @@ def test_users_who_lack_a_service(encoder):
         ({"shop": "a pen"}, "user 1, service 'shop': one text, not a list"),
         ({"shop": ["pen", 3]}, "user 1, service 'shop': 3 is not a text"),
         ({"shop": [None]}, "user 1, service 'shop': None is not a text"),
+        ({"shop": ["pen", "\ud83d"]}, "user 1, service 'shop': .* is not Unicode"),
     ],
 )
 def test_what_cannot_be_encoded_is_named(encoder, user, problem):
@@ -180,13 +181,13 @@ def test_other_readers_know_the_weights(saved):
     assert "embedding" in arrays and all(a.dtype == np.float32 for a in arrays.values())
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "lose"])
 def test_damage_is_found(saved, tmp_path, name, damage):
     folder = shutil.copytree(saved, tmp_path / "encoder")
     file = folder / name
     content = bytearray(file.read_bytes())
-    if damage == "lose" and name == "tokenizer.json":
+    if damage == "lose" and name != "model.safetensors":
         file.unlink()
     else:
         content[len(content) // 2] ^= 4

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from clue_jax.errors import ClueError, ConfigError, kind_of
+from clue_jax.errors import EXIT_DONE, ConfigError, exit_code_of, kind_of
 from clue_jax.files import canonical_json, sha256_text
 
 T = TypeVar("T")
@@ -24,15 +24,16 @@ def together(action: Callable[[], T]) -> T:
     Without it the others would wait in the next collective until the heartbeat gives the one up.
 
     Raises:
-        ClueError: what the action raised here; elsewhere its class, and which process it was.
+        Exception: what the action raised here; elsewhere the error of its exit code, which says
+            what process it was.
     """
-    failure: ClueError | None = None
+    failure: Exception | None = None
     try:
         done = action()
-    except ClueError as error:
+    except Exception as error:
         failure = error
     if jax.process_count() > 1:
-        own = np.int32(failure.exit_code if failure else 0)
+        own = np.int32(exit_code_of(failure) if failure else EXIT_DONE)
         codes = np.asarray(multihost_utils.process_allgather(own))
         if codes.any() and failure is None:
             process = int(np.flatnonzero(codes)[0])

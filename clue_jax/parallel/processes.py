@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
+import sys
+import time
+from collections.abc import Iterator
 from functools import partial
 
 import jax
 
 from clue_jax.console import silence
-from clue_jax.errors import ConfigError
+from clue_jax.errors import ConfigError, Preempted, exit_code_of
 
 # A lost process is noticed after this long; the default of 100 s holds a whole pod.
 HEARTBEAT_SECONDS = 10
 SHUTDOWN_SECONDS = 30
+FIRST_LEAVES_SECONDS = 5
 _ADDRESS, _COUNT, _NUMBER = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
 
@@ -32,6 +38,37 @@ def join_processes() -> None:
         _join()
     if jax.process_index() != 0:
         silence()
+
+
+@contextlib.contextmanager
+def joined_processes() -> Iterator[None]:
+    """Does something as one of the processes of a job; where it fails, none holds up the others.
+
+    Raises:
+        ConfigError: see `join_processes`.
+    """
+    join_processes()
+    try:
+        yield
+    except BaseException as error:
+        if jax.process_count() > 1 and not isinstance(error, Preempted):
+            atexit.register(_leave, exit_code_of(error))
+        raise
+
+
+def _leave(exit_code: int) -> None:
+    """Ends this process without JAX's own end of a job.
+
+    That waits for the others, who may wait for this process in a collective, and then ends it by
+    SIGABRT: nobody would learn the exit code. Process 0 goes a little later, since all others end
+    as soon as it does, also where they have a reason of their own to tell.
+    """
+    if jax.process_index() == 0:
+        time.sleep(FIRST_LEAVES_SECONDS)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(exit_code)
 
 
 def _join() -> None:

@@ -10,22 +10,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from clue_jax.console import say
 from clue_jax.errors import CheckpointError, ClueError, NonFiniteError, StorageError
 from clue_jax.files import lease, storage_errors
-from clue_jax.parallel.agreement import first_alone, together
-from clue_jax.training.fingerprint import fingerprint, summary
+from clue_jax.parallel.agreement import check_agreed, first_alone, together
+from clue_jax.training.fingerprint import fingerprint, not_finite, summary
 
 Tree = Any
 NEWEST, BEST = -1, -2
+# Codes of storage services in messages of TensorStore: not allowed, or not now.
+_STORAGE_SAYS = ("PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 _REASON_LETTERS = 300  # of an error of Orbax, which may go on about all its handlers
 
 # Orbax raises what goes wrong, after each of its threads has logged it with its whole stack.
@@ -39,6 +40,7 @@ class Restored(NamedTuple):
     step: int
     parts: dict[str, Tree]  # as asked for: "params", "optimizer"
     fingerprint: str  # of "params"
+    notes: Tree = None  # what `save` was given besides, as JSON
 
     @property
     def model_version(self) -> str:
@@ -72,6 +74,7 @@ class Checkpoints:
         self.directory = epath.Path(directory)
         self.metric, self.batches_left_out = metric, batches_left_out
         self.refused: dict[int, str] = {}  # steps that the last `restore` passed over, and why
+        self._doubtful: set[int] = set()  # of these, those that may be read another time
         policies = ocp.training.preservation_policies
         best = policies.BestN(
             get_metric_fn=lambda metrics: metrics[metric],
@@ -96,25 +99,37 @@ class Checkpoints:
         scored = [c for c in self._orbax.checkpoints if c.metrics and self.metric in c.metrics]
         return max(scored, key=lambda c: c.metrics[self.metric]).step if scored else None
 
-    def save(self, step: int, parts: dict[str, Tree], metrics: dict[str, float] | None) -> None:
+    def save(
+        self, step: int, parts: dict[str, Tree], metrics: dict[str, float] | None, notes: Any = None
+    ) -> None:
         """Starts writing a checkpoint; the caller may change its arrays as soon as this returns.
+
+        Args:
+            step: of it.
+            parts: trees of arrays.
+            metrics: by which the best is known.
+            notes: JSON that comes back with it.
 
         Raises:
             NonFiniteError: a leaf is not finite; names it, and nothing is written.
             StorageError: this save, or the one before it, could not be written.
         """
-        _refuse_nonfinite(self.directory, step, parts)
+        broken = not_finite(parts)
+        if broken:
+            raise NonFiniteError(
+                f"{self.directory / str(step)}: not written, since {broken} is not finite; continue"
+                " from an earlier checkpoint with a lower config.optim.learning_rate"
+            )
         info = {
             "step": step,
             "fingerprints": {part: fingerprint(tree) for part, tree in parts.items()},
             "batches_left_out": self.batches_left_out(step) if self.batches_left_out else "",
+            "notes": notes,
         }
-        try:
+        with self._writing():
             self._orbax.save_checkpointables_async(
                 step, {**parts, "info": info}, metrics=metrics, overwrite=True
             )
-        except (OSError, ValueError) as error:
-            raise StorageError(_unwritable(self.directory, error)) from error
 
     def check(self) -> None:
         """Tells at once, without waiting, of a save in the background that has failed.
@@ -131,13 +146,23 @@ class Checkpoints:
         Raises:
             StorageError: it could not be written.
         """
-        try:
+        with self._writing():
             self._orbax.wait()
-        except (OSError, ValueError) as error:
-            raise StorageError(_unwritable(self.directory, error)) from error
 
     def close(self) -> None:
-        self._orbax.close()
+        """Waits as `wait` does, and lets go of the threads that write."""
+        with self._writing():
+            self._orbax.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            raise StorageError(
+                f"{self.directory}: a checkpoint could not be written ({error}); earlier ones are"
+                " intact; make room and run the same command again"
+            ) from error
 
     def restore(self, abstract: dict[str, Tree], step: int = NEWEST) -> Restored | None:
         """Reads the newest good checkpoint, the best one, or a given one; None when there is none.
@@ -152,6 +177,7 @@ class Checkpoints:
             CheckpointError: there are checkpoints, but none that is asked for is whole.
         """
         steps = self.steps()[::-1]
+        check_agreed({f"the checkpoints seen in {self.directory}": steps})
         if not steps:
             return None
         if step == BEST:
@@ -164,6 +190,8 @@ class Checkpoints:
             except CheckpointError as error:
                 say(f"{error}")
                 problems[candidate] = str(error)
+                if _may_be_whole(error.__cause__):
+                    self._doubtful.add(candidate)
                 continue
             self.refused = problems
             return restored
@@ -175,7 +203,8 @@ class Checkpoints:
     def quarantine(self) -> None:
         """Moves those that `restore` refused to `<directory>/../quarantine`, with the reason.
 
-        Only called for where a good one was found: were all refused, the fault may lie elsewhere.
+        One that the file system did not let us read stays: nothing says that it is damaged. Only
+        called for where a good one was found: were all refused, the fault may lie elsewhere.
         To be called while nobody else writes checkpoints here.
 
         Raises:
@@ -186,13 +215,13 @@ class Checkpoints:
         self.refused = {}
 
     def _move_refused(self) -> None:
-        for step, reason in self.refused.items():
+        for step in self.refused.keys() - self._doubtful:
             source = self.directory / str(step)
             target = self.directory.parent / "quarantine" / f"{step}-{time.time():.0f}"
             with storage_errors(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source.rename(target)
-                (target / "reason.txt").write_text(reason + "\n")
+                (target / "reason.txt").write_text(self.refused[step] + "\n")
             say(f"{source}: moved to {target}, where reason.txt says why")
 
     def _restore(self, step: int, abstract: dict[str, Tree]) -> Restored:
@@ -208,7 +237,7 @@ class Checkpoints:
                     f"{where}: damaged or of another model: {part}{changed[0] if changed else ''}"
                     " does not have the bits that were saved"
                 )
-        return Restored(step, loaded, summary(info["fingerprints"]["params"]))
+        return Restored(step, loaded, summary(info["fingerprints"]["params"]), info.get("notes"))
 
     def _load(self, step: int, abstract: dict[str, Tree]) -> dict[str, Any]:
         where = self.directory / str(step)
@@ -232,28 +261,11 @@ class Checkpoints:
         return loaded
 
 
-def _refuse_nonfinite(directory: epath.Path, step: int, parts: dict[str, Tree]) -> None:
-    leaves = jax.tree_util.tree_leaves_with_path(parts)
-    finite = jax.device_get(_all_finite([leaf for _, leaf in leaves]))
-    for (path, _), good in zip(leaves, finite, strict=True):
-        if not good:
-            raise NonFiniteError(
-                f"{directory / str(step)}: not written, since {jax.tree_util.keystr(path)} is not"
-                " finite; continue from an earlier checkpoint with a lower"
-                " config.optim.learning_rate"
-            )
-
-
-@jax.jit
-def _all_finite(leaves: list[jax.Array]) -> list[jax.Array]:
-    return [jnp.isfinite(leaf).all() for leaf in leaves]
-
-
-def _unwritable(directory: epath.Path, error: Exception) -> str:
-    return (
-        f"{directory}: a checkpoint could not be written ({error}); earlier ones are intact; make"
-        " room and run the same command again"
-    )
+def _may_be_whole(cause: BaseException | None) -> bool:
+    """Whether a checkpoint could not be read for a reason that does not lie in its files."""
+    if isinstance(cause, OSError):
+        return not isinstance(cause, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+    return any(word in str(cause) for word in _STORAGE_SAYS)
 
 
 def load_params(

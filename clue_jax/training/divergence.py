@@ -25,7 +25,8 @@ def make_divergence_check(lies: Tree, mesh: Mesh) -> Callable[[int, Tree], None]
     those of the devices that should hold the same; no copy is compared where there is one alone.
 
     Raises (when called):
-        NonFiniteError: a device has other bits; names step, parameter and device.
+        NonFiniteError: a device has other bits; names step, parameter and device, or all devices
+            where no bits are those of most.
     """
     specs = jax.tree.map(lambda sharding: sharding.spec, lies)
     leaves = jax.tree_util.tree_leaves_with_path(specs, is_leaf=_is_spec)
@@ -41,19 +42,30 @@ def make_divergence_check(lies: Tree, mesh: Mesh) -> Callable[[int, Tree], None]
     def check(step: int, state: Tree) -> None:
         words_DL2 = np.asarray(jax.device_get(gathered(state)))
         for number, (path, spec) in enumerate(leaves):
-            device = _odd_one(words_DL2[:, number], spec, mesh)
-            if device is not None:
+            suspects = _suspects(words_DL2[:, number], spec, mesh)
+            if not suspects:
+                continue
+            names = " and ".join(f"{d} (process {d.process_index})" for d in suspects)
+            where = f"step {step}: {jax.tree_util.keystr(path)}"
+            if len(suspects) == 1:
                 raise NonFiniteError(
-                    f"step {step}: {jax.tree_util.keystr(path)} on {device} (process"
-                    f" {device.process_index}) has other bits than its copies; nothing was saved:"
-                    " take that device out, and run the same command again"
+                    f"{where} on {names} has other bits than its copies; nothing was saved: take"
+                    " that device out, and run the same command again"
                 )
+            raise NonFiniteError(
+                f"{where} differs between {names}, so one of them computes wrongly;"
+                " nothing was saved: try without one and then without the other, and run the same"
+                " command again"
+            )
 
     return check
 
 
-def _odd_one(words_D2: np.ndarray, spec: P, mesh: Mesh) -> jax.Device | None:
-    """A device whose words are not those of most that hold the same part of a leaf."""
+def _suspects(words_D2: np.ndarray, spec: P, mesh: Mesh) -> list[jax.Device]:
+    """A device whose words are not those of most that hold the same part of a leaf.
+
+    One of each kind where there are no such most; none where all words are as they should be.
+    """
     used = {axis for axes in spec for axis in _as_tuple(axes)}
     order = [axis for axis in DEVICES if axis in used] + [a for a in DEVICES if a not in used]
     places = [DEVICES.index(axis) for axis in order]
@@ -63,10 +75,10 @@ def _odd_one(words_D2: np.ndarray, spec: P, mesh: Mesh) -> jax.Device | None:
     for devices_C, words_C2 in zip(devices_PC, grid.reshape(parts, -1, 2), strict=True):
         each, of_C, counts = np.unique(words_C2, axis=0, return_inverse=True, return_counts=True)
         if len(each) > 1:
-            odd = of_C.reshape(-1) != counts.argmax()
-            device: jax.Device = devices_C[odd.argmax()]
-            return device
-    return None
+            tied = (counts == counts.max()).sum() > 1
+            kinds = range(len(each)) if tied else [int(np.argmin(counts))]
+            return [devices_C[int((of_C.reshape(-1) == kind).argmax())] for kind in kinds]
+    return []
 
 
 def _as_tuple(axes: Any) -> tuple[str, ...]:

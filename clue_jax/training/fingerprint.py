@@ -1,4 +1,4 @@
-"""A fingerprint of every leaf's bits, the same however leaves are sharded."""
+"""What is known of a state without moving it: its bits, and whether they are finite."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Tree = Any
 
 
 def fingerprint(tree: Tree) -> dict[str, str]:
-    """A 64-bit sum of every leaf's bits, weighted by position: equal on any topology."""
+    """A 64-bit sum of every leaf's bits, weighted by position: equal however leaves are sharded."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     words = jax.device_get(_fingerprints([leaf for _, leaf in leaves]))
     return {
@@ -32,6 +32,19 @@ def summary(fingerprints: dict[str, str]) -> str:
 @jax.jit
 def _fingerprints(leaves: list[jax.Array]) -> list[tuple[jax.Array, jax.Array]]:
     return [words_of(leaf) for leaf in leaves]
+
+
+def not_finite(tree: Tree) -> str:
+    """The path of a leaf that is not finite; empty: all are."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    finite = jax.device_get(_all_finite([leaf for _, leaf in leaves]))
+    broken = (path for (path, _), good in zip(leaves, finite, strict=True) if not good)
+    return next(map(jax.tree_util.keystr, broken), "")
+
+
+@jax.jit
+def _all_finite(leaves: list[jax.Array]) -> list[jax.Array]:
+    return [jnp.isfinite(leaf).all() for leaf in leaves]
 
 
 def words_of(leaf: jax.Array) -> tuple[jax.Array, jax.Array]:

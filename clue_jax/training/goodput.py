@@ -13,10 +13,10 @@ from clue_jax.training.log import Log, Row
 class Goodput:
     """Time in useful steps over the time since the run first began, down time included.
 
-    Compiling, evaluating, waiting for data, and steps that had to be taken again count as lost;
-    what the loop is held by saves and by comparing copies does not yet. `<workdir>/attempts.jsonl`
-    has a line for each start: step restored, and time. What the steps of earlier attempts took is
-    read from the rows of metrics that still count.
+    Compiling, evaluating, waiting for data, what the loop is held by saves and by comparing copies,
+    and steps that had to be taken again count as lost. `<workdir>/attempts.jsonl` has a line for
+    each start: step restored, and time. What the steps of earlier attempts took is read from the
+    rows of metrics that still count.
 
     Args:
         workdir: the run directory.

@@ -13,7 +13,7 @@ from clue_jax.data.source import Dataset
 from clue_jax.errors import CheckpointError
 from clue_jax.files import read_json, write_json
 from clue_jax.model import clue
-from clue_jax.parallel.agreement import together
+from clue_jax.parallel.agreement import check_agreed, first_alone, together
 from clue_jax.training.checkpoint import Restored, restore_params
 from clue_jax.training.trained import TrainedRun, read_run
 
@@ -62,7 +62,8 @@ def initial_params(
     """
     source = together(lambda: source_run(config, datasets))
     record = directory / "init.json"
-    begun = read_json(record) if record.exists() else None
+    begun = together(lambda: read_json(record) if record.exists() else None)
+    check_agreed({str(record): begun})
     restored = _read(source, begun["step"] if begun else config.init_step, drawn)
     origin = {"step": restored.step, "fingerprint": restored.fingerprint}
     if begun and begun != origin:
@@ -70,8 +71,7 @@ def initial_params(
             f"{record}: the run began from other parameters of step {restored.step} than"
             f" {source.workdir} has now; begin again in another --workdir"
         )
-    if jax.process_index() == 0:
-        write_json(record, origin)
+    first_alone(lambda: write_json(record, origin))
     say(f"starting from the parameters of step {restored.step} of {source.workdir}")
     generic = [s for dataset in datasets for s in source.read_as_generic(dataset)]
     if generic:

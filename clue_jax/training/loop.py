@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,7 +24,7 @@ from clue_jax.console import say
 from clue_jax.data.batches import Batch, Source, TrainBatches
 from clue_jax.data.mixture import open_datasets
 from clue_jax.data.source import Dataset
-from clue_jax.errors import Preempted
+from clue_jax.errors import Preempted, StorageError
 from clue_jax.files import lease
 from clue_jax.model.sizes import step_flops
 from clue_jax.parallel.agreement import check_agreed, first_alone, first_decides, together
@@ -59,10 +60,7 @@ def train(config: PretrainConfig, data: Sequence[str], workdir: str) -> None:
         NonFiniteError: too many steps in a row were not finite; the last checkpoint is kept.
         Preempted: a signal arrived; everything is saved.
     """
-    validate_pretrain(config)
-    mesh = make_mesh(config.mesh)
-    users_per_group(config.train.batch_users, mesh)
-    state_shardings(config, mesh)
+    mesh = together(lambda: _valid_mesh(config))
     datasets = together(lambda: open_datasets(data, config))
     directory, whole = epath.Path(workdir), tuple(datasets.values())
     fingerprints = [dataset.fingerprint for dataset in whole]
@@ -73,22 +71,35 @@ def train(config: PretrainConfig, data: Sequence[str], workdir: str) -> None:
         first_alone(lambda: held.enter_context(lease(directory / "lock")))
         together(lambda: check_shared(directory))
         begins = bool(config.init_from) and not (directory / "config.json").exists()
+        begins = first_decides(begins)
         guides = together(lambda: source_run(config, whole)).guides if begins else {}
         together(lambda: open_run(directory, config, whole, guides))
-        sources = [
-            Source(name, dataset.fingerprint, dataset.table("train", config.data))
-            for name, dataset in datasets.items()
-        ]
-        batches = TrainBatches(sources, config, mesh)
-        validation = None
-        if config.train.eval_every:
-            held_out = {name: d.table("validation", config.data) for name, d in datasets.items()}
-            validation = Validation(held_out, config, mesh)
-        run = Run(config, directory, whole, batches, validation, mesh)
-        try:
+        batches, validation = together(lambda: _users(config, datasets, mesh))
+        watchdog = held.enter_context(Watchdog(config.train.hang_seconds))
+        with Run(config, directory, whole, batches, validation, mesh, watchdog) as run:
             run.compute(signals)
-        finally:
-            run.close()
+
+
+def _valid_mesh(config: PretrainConfig) -> Mesh:
+    validate_pretrain(config)
+    mesh = make_mesh(config.mesh)
+    users_per_group(config.train.batch_users, mesh)
+    state_shardings(config, mesh)
+    return mesh
+
+
+def _users(
+    config: PretrainConfig, datasets: Mapping[str, Dataset], mesh: Mesh
+) -> tuple[TrainBatches, Validation | None]:
+    sources = [
+        Source(name, dataset.fingerprint, dataset.table("train", config.data))
+        for name, dataset in datasets.items()
+    ]
+    batches, validation = TrainBatches(sources, config, mesh), None
+    if config.train.eval_every:
+        held_out = {name: d.table("validation", config.data) for name, d in datasets.items()}
+        validation = Validation(held_out, config, mesh)
+    return batches, validation
 
 
 class Run:
@@ -102,9 +113,10 @@ class Run:
         batches: TrainBatches,
         validation: Validation | None,
         mesh: Mesh,
+        watchdog: Watchdog,
     ):
         self.config, self.batches, self.validation, self.mesh = config, batches, validation, mesh
-        self.directory, self.datasets = directory, datasets
+        self.directory, self.datasets, self.watchdog = directory, datasets, watchdog
         vocab_size = datasets[0].tokenizer.vocab_size
         for line in run_lines(config, batches, vocab_size):
             say(line)
@@ -121,15 +133,18 @@ class Run:
             metric=saved.metric,
             batches_left_out=partial(left_out_before, config.train),
         )
+        self.row_so_far: dict[str, Any] = {}
         self.state, self.first = self._restore_or_init(vocab_size)
         check_agreed({"the step restored": self.first})
-        self.writer = MetricsWriter(directory, self.first)
-        self.goodput = Goodput(directory, self.first, self.writer.kept)
-        self.skips = Skips(directory, self.first, config.train.max_skipped, self._users_of)
+        together(self._open_logs)
         self.updates = updates_made(self.state.opt_state)
         self.check_copies = make_divergence_check(self.lies, mesh)
-        self.watchdog = Watchdog(config.train.hang_seconds)
         self.saved_at = time.monotonic()
+
+    def _open_logs(self) -> None:
+        self.writer = MetricsWriter(self.directory, self.first)
+        self.goodput = Goodput(self.directory, self.first, self.writer.kept)
+        self.skips = Skips(self.directory, self.first, self.config.train, self._users_of)
 
     def _restore_or_init(self, vocab_size: int) -> tuple[TrainState, int]:
         lies = self.lies
@@ -149,6 +164,7 @@ class Run:
         if self.checkpoints.refused:
             self.checkpoints.quarantine()
         say(f"continuing from the checkpoint of step {restored.step}")
+        self.row_so_far = restored.notes or {}
         step = jax.device_put(np.asarray(restored.step, np.int32), lies.step)
         return state_of(step, restored.parts), restored.step
 
@@ -157,12 +173,12 @@ class Run:
         steps, meter = self.config.train.steps, Meter(user_groups(self.mesh))
         dispatched: tuple[Batch, float, dict[str, jax.Array]] | None = None
         prefetching = contextlib.closing(self.batches.prefetch(self.first, steps))
-        with prefetching as prefetched, self.watchdog:
+        with prefetching as prefetched:
             compiled = None
             for batch, waited in prefetched:
                 if compiled is None:
                     compiled = self._compile(batch)
-                    meter.restart()
+                    meter.restart(self.row_so_far)
                     waited = 0.0  # before the meter began
                 self.watchdog.alive(f"step {batch.step + 1}")
                 with jax.transfer_guard("disallow"):
@@ -177,12 +193,16 @@ class Run:
                     dispatched = None
                     self._finish_step(done, meter, stopping)
                     if signals.received and done < steps:
-                        self.checkpoints.wait()
+                        self._wait_for_save()
                         raise Preempted(
                             f"{signals.received.name}: stopped at step {done} of {steps}, saved;"
                             " run the same command to continue"
                         )
-        self.checkpoints.wait()
+        self._wait_for_save()
+
+    def _wait_for_save(self) -> None:
+        self.watchdog.alive("waiting for the last save")
+        together(self.checkpoints.wait)
 
     def _compile(self, batch: Batch) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
         """Compiles ahead, so that no rate contains it and no batch can start it again."""
@@ -209,21 +229,25 @@ class Run:
 
     def _finish_step(self, done: int, meter: Meter, stopping: bool) -> None:
         train, last = self.config.train, done == self.config.train.steps
-        logs = last or stopping or done % train.log_every == 0
+        logs = last or done % train.log_every == 0
         if logs:
             self._log(done, meter)
         planned = last or done % self.config.checkpoint.every_steps == 0
-        scores = None
-        if self.validation and (planned or done % train.eval_every == 0):
-            scores = self._evaluate(self.validation, done)
-            meter.restart()
         saves = planned or stopping or (logs and self._save_is_overdue())
-        if train.divergence_every and (saves or done % train.divergence_every == 0):
-            self.check_copies(done, self.state)
-        if saves:
-            self.watchdog.alive(f"saving step {done}")
-            self.checkpoints.save(done, self.state.parts(), scores)
-            self.saved_at = time.monotonic()
+        with meter.paused():
+            scores = None
+            if self.validation and (planned or done % train.eval_every == 0):
+                scores = self._evaluate(self.validation, done)
+            if train.divergence_every and (saves or done % train.divergence_every == 0):
+                self.check_copies(done, self.state)
+            if saves:
+                self._save(done, scores, meter.state())
+
+    def _save(self, done: int, scores: dict[str, float] | None, row_so_far: Row) -> None:
+        self.watchdog.alive(f"saving step {done}")
+        together(self.checkpoints.wait)  # what became of the one before, all learn alike
+        self.checkpoints.save(done, self.state.parts(), scores, row_so_far)
+        self.saved_at = time.monotonic()
 
     def _save_is_overdue(self) -> bool:
         minutes = self.config.checkpoint.every_minutes
@@ -261,8 +285,15 @@ class Run:
         self.writer.write(row)
         self.checkpoints.check()
 
-    def close(self) -> None:
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.watchdog.alive("ending")
         try:
-            self.writer.close()
-        finally:
-            self.checkpoints.close()
+            with contextlib.closing(self.checkpoints):
+                self.writer.close()
+        except StorageError as second:
+            if error is None:
+                raise
+            say(f"on the way out: {second}")  # the first one is why it ended

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,11 +28,35 @@ class Meter:
         self.groups = groups
         self.restart()
 
-    def restart(self) -> None:
-        self.steps, self.skipped, self.waited = 0, 0, 0.0
-        self.sums: dict[str, float] = {}
-        self.stats: list[dict[str, int]] = []  # of this host, by step
-        self.began = time.perf_counter()
+    def restart(self, since: Mapping[str, Any] = types.MappingProxyType({})) -> None:
+        """Begins a row; `since` is what `state` gave of one that another attempt had begun."""
+        self.steps: int = since.get("steps", 0)
+        self.skipped: int = since.get("skipped", 0)
+        self.waited: float = since.get("waited", 0.0)
+        self.sums: dict[str, float] = dict(since.get("sums", {}))
+        self._counted: dict[str, float] = since.get("counts", {})
+        self.stats: list[dict[str, int]] = []  # of this host, by step of this attempt
+        self.began = time.perf_counter() - since.get("seconds", 0.0)
+
+    def state(self) -> dict[str, Any]:
+        """The row so far as JSON, so that it ends alike in a run that is resumed. A collective."""
+        if not self.steps:
+            return {}
+        return {
+            "steps": self.steps,
+            "skipped": self.skipped,
+            "waited": self.waited,
+            "sums": self.sums,
+            "counts": self.counts(),
+            "seconds": self.seconds,
+        }
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out of the row's time what is done within: no step is under way."""
+        began = time.perf_counter()
+        yield
+        self.began += time.perf_counter() - began
 
     @property
     def seconds(self) -> float:
@@ -49,6 +77,8 @@ class Meter:
 
     def counts(self) -> dict[str, float]:
         """Sums of the stats over steps and hosts; every process asks at the same step."""
+        if not self.stats:
+            return dict(self._counted)
         keys = sorted(self.stats[0])
         own_sK = np.array([[stats[key] for key in keys] for stats in self.stats])
         if jax.process_count() > 1:
@@ -57,11 +87,12 @@ class Meter:
             all_hsK = own_sK[None]
         of = {key: all_hsK[:, :, k] for k, key in enumerate(keys)}
         # Hosts that share a group have both counted it.
-        once = self.groups * self.steps / of["groups"].sum()
+        once = self.groups * len(self.stats) / of["groups"].sum()
         total = {key: float(once * values.sum(dtype=np.float64)) for key, values in of.items()}
         # A step takes as long as if every group computed what the busiest does.
         busiest_s = of["busiest_slots"].max(axis=0)
-        return total | {"busiest_slots": float(self.groups * busiest_s.sum(dtype=np.float64))}
+        total["busiest_slots"] = float(self.groups * busiest_s.sum(dtype=np.float64))
+        return {key: self._counted.get(key, 0.0) + value for key, value in total.items()}
 
     def row(self, done: int, counts: dict[str, float]) -> Row:
         """Means of the metrics over the steps that were not skipped, and ratios of the counts."""

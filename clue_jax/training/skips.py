@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from etils import epath
 
+from clue_jax.config import TrainConfig
 from clue_jax.console import say
 from clue_jax.errors import NonFiniteError
-from clue_jax.training.log import Log
+from clue_jax.training.log import Log, Row
 from clue_jax.training.spikes import Reason
 
 RECORDED_USERS = 1_000  # of a batch; what the others are follows from seed, step and dataset
@@ -26,7 +28,7 @@ class Skips:
     Args:
         workdir: the run directory.
         restored_step: later lines are removed; a resumed run writes them again.
-        most: steps in a row before the run stops.
+        config: `max_skipped` steps in a row stop the run.
         users_of: step -> [B] rows of the users of its batch.
     """
 
@@ -34,11 +36,12 @@ class Skips:
         self,
         workdir: epath.Path,
         restored_step: int,
-        most: int,
+        config: TrainConfig,
         users_of: Callable[[int], np.ndarray],
     ):
-        self.most, self.users_of, self.in_a_row = most, users_of, 0
+        self.config, self.users_of = config, users_of
         self._log = Log(workdir / "skipped.jsonl", restored_step)
+        self.in_a_row = _in_a_row(self._log.kept, restored_step)
 
     def note(self, done: int, metrics: dict[str, float]) -> bool:
         """Takes the metrics of the step that made `done` of them; whether it was skipped.
@@ -68,14 +71,24 @@ class Skips:
         if reason is Reason.ASKED:
             return True
         self.in_a_row += 1
-        if self.in_a_row >= self.most:
+        if self.in_a_row >= self.config.max_skipped:
+            asked, own = self.config.skip_batches, f"{done - self.in_a_row}:{done}"
             raise NonFiniteError(
                 f"{what}, the last of {self.in_a_row} steps in a row that are {said}"
                 " (config.train.max_skipped); lower config.optim.learning_rate, or leave out the"
                 f" users named in {self._log.path}, from an earlier checkpoint, with"
-                f" --config.train.skip_batches={done - self.in_a_row}:{done}"
+                f" --config.train.skip_batches={','.join(filter(None, (asked, own)))}"
             )
         return True
+
+
+def _in_a_row(rows: Sequence[Row], restored_step: int) -> int:
+    """Skipped one after the other up to a step; those that somebody asked for neither count nor
+    end it."""
+    reasons = {row["step"]: row["reason"] for row in rows}
+    before = (reasons.get(step) for step in range(restored_step, 0, -1))
+    row = itertools.takewhile(lambda reason: reason is not None, before)
+    return sum(reason != Reason.ASKED.name.lower() for reason in row)
 
 
 _SAID = {

@@ -25,7 +25,7 @@ from tests.training.test_loop import fingerprints, logged
 STEPS = 60
 RUN = (
     f"--config.train.steps={STEPS}",
-    "--config.train.log_every=1",
+    "--config.train.log_every=2",
     "--config.train.eval_every=20",
     "--config.checkpoint.every_steps=7",
 )
@@ -80,9 +80,7 @@ def main():
     seconds = []
     while len(seconds) < arguments.kills:
         launcher = start_module(*command(data, disturbed, arguments.processes))
-        took = killed_after(
-            launcher, disturbed, dice.randrange(1, 2 * STEPS // arguments.kills), dice
-        )
+        took = killed_after(launcher, disturbed, dice.randrange(1, STEPS // arguments.kills), dice)
         if took is None:
             break
         seconds.append(took)

@@ -6,6 +6,7 @@ import shutil
 
 import jax
 import pytest
+from orbax.checkpoint import v1 as ocp
 
 from clue_jax.errors import CheckpointError
 from clue_jax.training.checkpoint import NEWEST, Checkpoints, load_params
@@ -115,6 +116,29 @@ def test_a_reader_puts_aside_only_what_nobody_works_with(sound, in_use):
     assert found.step == 20
     assert (sound / "checkpoints" / "30").exists() == in_use
     assert not (sound / "lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("problem", "stays"),
+    [
+        (PermissionError(13, "Permission denied"), True),
+        (ValueError("UNAVAILABLE: Error reading params/manifest.ocdbt"), True),
+        (FileNotFoundError(2, "No such file"), False),
+        (ValueError("checksum mismatch"), False),
+    ],
+)
+def test_what_may_be_readable_another_time_is_left_where_it_is(sound, monkeypatch, problem, stays):
+    load = ocp.training.Checkpointer.load_checkpointables
+
+    def fails_for_the_newest(self, step, *arguments):
+        if step == 30:
+            raise problem
+        return load(self, step, *arguments)
+
+    monkeypatch.setattr(ocp.training.Checkpointer, "load_checkpointables", fails_for_the_newest)
+    assert restored(sound)[0].step == 20
+    assert (sound / "checkpoints" / "30").exists() == stays
+    assert (sound / "quarantine").exists() != stays
 
 
 def test_as_many_bytes_as_the_state_has(tmp_path):

@@ -1,5 +1,6 @@
 """Training that is told to stop at bad moments, hangs, or loses a process."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -8,7 +9,7 @@ import time
 
 import pytest
 
-from launch.local import job_of
+from launch.local import job_of, run
 from tests.faults.hanging_train import HANGS_AT
 from tests.stages import (
     children,
@@ -42,11 +43,18 @@ def test_a_step_that_hangs_ends_the_run_with_all_stacks(smoke_data, tmp_path):
     workdir = tmp_path / "run"
     quick = ("--config.train.log_every=1", "--config.train.eval_every=0")
     command = arguments(smoke_data, workdir, "--config.train.hang_seconds=5", *quick)
-    output = finish(start_module("tests.faults.hanging_train", *command), code=7)
+    output = finish(start_module("tests.faults.hanging_train", "batch", *command), code=7)
     assert f"step {HANGS_AT}: nothing has moved for" in output
     # Compiling took no part in it, and both threads are shown where they stood.
     assert "in never_comes" in output and "in compute" in output
     assert f"step  {HANGS_AT}/20" in output
+
+
+def test_the_end_of_a_run_is_watched_as_well(smoke_data, tmp_path):
+    quick = ("--config.train.steps=2", "--config.train.eval_every=0")
+    command = arguments(smoke_data, tmp_path / "run", "--config.train.hang_seconds=5", *quick)
+    output = finish(start_module("tests.faults.hanging_train", "end", *command), code=7)
+    assert "ending: nothing has moved for" in output and "in never_closes" in output
 
 
 def test_interrupted_while_compiling_and_once_more(smoke_data, tmp_path):
@@ -160,3 +168,32 @@ def test_batches_are_left_out_from_an_older_checkpoint_on(smoke_data, tmp_path):
     assert [(row["step"], row["reason"]) for row in skipped] == [(8, "asked"), (9, "asked")]
     aside = (tmp_path / "run" / "quarantine").iterdir()
     assert {path.name.split("-")[0] for path in aside} == {"9", "12", "14"}
+
+
+@pytest.mark.parametrize(
+    ("where", "code", "said"),
+    [
+        ("table", 3, "a damaged shard"),
+        ("log", 5, "a full disk"),
+        ("save", 5, "a full disk"),
+        ("bug", 1, "unexpected ZeroDivisionError: a bug"),
+    ],
+)
+def test_what_fails_in_one_process_ends_all_alike(smoke_data, tmp_path, where, code, said):
+    command = arguments(smoke_data, tmp_path / "run", *SAVES)
+    job = start_job(2, "tests.faults.failing_train", where, *command)
+    first, second = (output.splitlines() for output in finish_job(job, code))
+    assert first[-1].endswith("process 1 could not go on; its own output says why")
+    assert second[-1].endswith(said)
+
+
+def test_a_batch_that_one_process_cannot_make_is_why_the_job_ends(smoke_data, tmp_path, capfd):
+    command = arguments(smoke_data, tmp_path / "run", *SAVES)
+    planned = [
+        dataclasses.replace(p, argv=(*p.argv[:3], "tests.faults.failing_train", "batch", *command))
+        for p in job_of(["train"], 2, 1)
+    ]
+    began = time.monotonic()
+    assert run(planned) == 3
+    assert time.monotonic() - began < 90
+    assert "error: a damaged record" in capfd.readouterr().out

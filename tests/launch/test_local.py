@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from launch import local
 from launch.__main__ import main
 from launch.local import Planned, job_of, run
 from tests.stages import finish, start_module, wait_until
@@ -36,6 +37,12 @@ def test_all_end_well(capfd):
         # What the others do about it is not the reason.
         ((ABORTS, DIES), 7, "process 1 of 2 was ended by SIGKILL"),
         ((ABORTS, WAITS), 7, "process 0 of 2 was ended by SIGABRT"),
+        # Nor is what was seen first, where a reason comes after it.
+        (("exit(75)", "import time; time.sleep(0.3); exit(5)"), 5, None),
+        (("import os; os.abort()", "import time; time.sleep(0.3); exit(3)"), 3, None),
+        (("exit(5)", "import time; time.sleep(0.3); exit(3)"), 5, None),
+        # One that the launcher had to end is no reason.
+        (("exit(75)", WAITS), 75, None),
     ],
 )
 def test_the_first_that_ends_badly_says_how(monkeypatch, capfd, sources, code, said):
@@ -44,18 +51,47 @@ def test_the_first_that_ends_badly_says_how(monkeypatch, capfd, sources, code, s
     assert said is None or said in capfd.readouterr().err
 
 
-def test_signals_reach_every_process(tmp_path):
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_signals_reach_every_process(tmp_path, kind):
     source = (
         "import pathlib, signal, sys, time\n"
         f"folder = pathlib.Path({str(tmp_path)!r})\n"
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+        f"signal.signal({int(kind)}, lambda *_: sys.exit(75))\n"
         "(folder / sys.argv[1]).touch()\n"
         "time.sleep(60)\n"
     )
     launcher = start_module("tests.launch.run_job", source, "a", "b")
     wait_until(lambda: len(list(tmp_path.iterdir())) == 2, launcher)
-    launcher.send_signal(signal.SIGINT)
+    launcher.send_signal(kind)
     finish(launcher, code=75, seconds=20)
+
+
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_before_anybody_listens_to_signals(tmp_path, kind, code):
+    source = (
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+        f"(pathlib.Path({str(tmp_path)!r}) / sys.argv[1]).touch()\n"
+        "time.sleep(60)\n"
+    )
+    launcher = start_module("tests.launch.run_job", source, "a", "b")
+    wait_until(lambda: len(list(tmp_path.iterdir())) == 2, launcher)
+    launcher.send_signal(kind)
+    assert "stopped before" in finish(launcher, code=code, seconds=20)
+
+
+def test_a_signal_between_two_starts_reaches_the_later_ones(monkeypatch):
+    start = local._start
+
+    def told_meanwhile(planned):
+        process = start(planned)
+        signal.raise_signal(signal.SIGTERM)
+        return process
+
+    monkeypatch.setattr(local, "_start", told_meanwhile)
+    began = time.monotonic()
+    assert run(job(WAITS, WAITS)) == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel is asked for this")
@@ -103,6 +139,7 @@ def test_a_dry_run_prints_what_a_shell_would_run(capsys):
         (["local", "train"], "'train' is no flag; the stage stands after --"),
         (["local", "--", "trian"], "after -- stands a stage: "),
         (["local"], "after -- stands a stage: "),
+        (["local", "--", "prepare"], "prepare is the work of one process"),
     ],
 )
 def test_what_cannot_be_started_is_refused(capfd, arguments, problem):

@@ -1,12 +1,16 @@
 """Time in steps that count, over all attempts of a run."""
 
+import itertools
 import json
+import time
 
 import pytest
 from etils import epath
 
+from clue_jax.training.checkpoint import Checkpoints
 from clue_jax.training.goodput import Goodput
 from clue_jax.training.log import Log
+from tests.stages import run_stage, train_arguments
 
 
 @pytest.fixture
@@ -43,3 +47,22 @@ def test_a_torn_line_is_passed_over(tmp_path, clock):
     path = tmp_path / "attempts.jsonl"
     path.write_text(path.read_text() + '{"step": 3, "ti')
     assert attempt(folder, 3)[0].restarts == 1
+
+
+def test_what_holds_the_loop_is_no_useful_step(smoke_data, tmp_path, monkeypatch):
+    held, save = 0.5, Checkpoints.save
+
+    def slow(self, *arguments):
+        time.sleep(held)
+        save(self, *arguments)
+
+    monkeypatch.setattr(Checkpoints, "save", slow)
+    every = ("--config.train.log_every=1", "--config.checkpoint.every_steps=1")
+    few = ("--config.train.steps=3", "--config.train.eval_every=0")
+    run_stage("train", *train_arguments(smoke_data, tmp_path / "run", *every, *few))
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    rows = [row for row in rows if "step_seconds" in row]
+    assert len(rows) == 3
+    for before, after in itertools.pairwise(rows):
+        assert after["step_seconds"] <= after["time"] - before["time"] - held + 0.02

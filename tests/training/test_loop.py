@@ -13,7 +13,7 @@ from tests.stages import finish, rows, run_stage, start, train_arguments, wait_u
 LONG = (
     "--config.train.steps=40",
     "--config.checkpoint.every_steps=5",
-    "--config.train.log_every=1",
+    "--config.train.log_every=3",
 )
 
 
@@ -95,6 +95,7 @@ def test_a_signal_saves_and_says_to_run_again(smoke_data, tmp_path, whole):
     stopped, _ = fingerprints(tmp_path / "run")
     assert 0 < stopped < 40
     assert f"checkpoint of step {stopped}\n" in finish(start(*command))
+    assert rows(tmp_path / "run") == rows(whole)
     assert fingerprints(tmp_path / "run") == fingerprints(whole)
 
 
