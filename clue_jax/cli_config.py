@@ -16,7 +16,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
+from clue_jax.config import from_json
 from clue_jax.errors import ClueError, ConfigError
+from clue_jax.files import read_json
 
 
 def split_config(arguments: Sequence[str], default: str) -> tuple[str, list[str]]:
@@ -35,8 +39,10 @@ def split_config(arguments: Sequence[str], default: str) -> tuple[str, list[str]
 def find_config(path: str) -> tuple[Path, str | None]:
     """FILE and variant of `FILE.py[:variant]`: from the current folder, else an installed config.
 
+    FILE may also be a config as a stage saved it, such as `runs/first/config.json`.
+
     Raises:
-        ConfigError: it is in neither place, or no Python file.
+        ConfigError: it is in neither place, or neither Python nor JSON.
     """
     name, colon, variant = path.partition(":")
     package = Path(__file__).parent
@@ -44,19 +50,24 @@ def find_config(path: str) -> tuple[Path, str | None]:
     places = [Path(name), package / name, package.parent / name]
     for place in places:
         if place.is_file():
-            if place.suffix != ".py":
-                raise ConfigError(f"--config={path}: {name!r} is no Python file (.py)")
+            if place.suffix not in (".py", ".json") or (colon and place.suffix == ".json"):
+                raise ConfigError(
+                    f"--config={path}: {name!r} is no Python file (.py[:variant]), nor a saved"
+                    " config (.json)"
+                )
             return place, variant if colon else None
     raise ConfigError(f"--config: no file {name!r} here or among the installed configs")
 
 
 def read_config(path: str, kind: type[Any]) -> Any:
-    """What `get_config` returns for `FILE.py[:variant]`, which must be a `kind`.
+    """What `get_config` returns for `FILE.py[:variant]`, or FILE.json says; it is a `kind`.
 
     Raises:
         ConfigError: there is no such file or variant, or its code fails; names file and line.
     """
     file, variant = find_config(path)
+    if file.suffix == ".json":
+        return from_json(kind, read_json(epath.Path(file)), str(file))
     try:
         config = _run_file(file, variant)
     except ClueError:

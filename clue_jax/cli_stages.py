@@ -12,6 +12,7 @@ from clue_jax.config import (
     ExportConfig,
     PrepareConfig,
     PretrainConfig,
+    ScaleConfig,
     SynthesizeConfig,
 )
 
@@ -63,6 +64,12 @@ def _evaluate(config: EvaluateConfig, embeddings: str, out: str) -> None:
     from clue_jax.evaluation.suite import evaluate
 
     evaluate(config, embeddings, out)
+
+
+def _scale(config: ScaleConfig, data: str, workdir: str) -> None:
+    from clue_jax.scaling.study import scale
+
+    scale(config, data, workdir)
 
 
 def _report(directory: str) -> None:
@@ -169,6 +176,14 @@ STAGES = {
             ),
             PretrainConfig,
             example="compile --config=configs/pods.py:160M_v5e_256 --topology=v5e:16x16",
+        ),
+        Stage(
+            "scale",
+            "runs or resumes a plan of trainings, fits scaling laws, forecasts, reports",
+            _scale,
+            (_DATA, Flag("workdir", "folder of the study; several workers may share it")),
+            ScaleConfig,
+            example="scale --config=configs/scaling/cpu.py --data=data/prepared --workdir=runs/law",
         ),
         Stage(
             "report",

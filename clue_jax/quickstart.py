@@ -8,13 +8,8 @@ continues where it stopped.
 
 from __future__ import annotations
 
-import contextlib
 import shlex
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +21,7 @@ from clue_jax.console import say
 from clue_jax.errors import ClueError
 from clue_jax.report.page import BASELINES, metric_name
 from clue_jax.report.read import headline, read_commands, read_results
+from clue_jax.stage_process import run_stage
 
 # R@10 of the trained encoder on test users, mean over pairs of services: .820 .813 .802 with seeds
 # 0, 1 and 2, and as much to either side as a resample of the users may bring.
@@ -178,21 +174,7 @@ def _run(argv: list[str]) -> float:
     command = shlex.join(argv)
     say(f"\n$ {command}")
     started = time.monotonic()
-    with subprocess.Popen([sys.executable, *argv[1:]]) as process, _termination_passed_on(process):
-        while process.poll() is None:
-            # Ctrl-C reaches the stage too, which saves and ends in its own time.
-            with contextlib.suppress(KeyboardInterrupt):
-                process.wait()
-    if process.returncode != 0:
-        raise StageFailedError(command, process.returncode)
+    code = run_stage(argv[3:])
+    if code != 0:
+        raise StageFailedError(command, code)
     return round(time.monotonic() - started, 1)
-
-
-@contextlib.contextmanager
-def _termination_passed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Passes SIGTERM on to the stage, so that it can save and no process is left behind."""
-    before = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

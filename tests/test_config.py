@@ -107,6 +107,7 @@ PRETRAIN = {
     "sampling.layer_dropout": 1.0,
     "sampling.within_service_weight": -1.0,
     "sampling.min_behaviours": 0,
+    "sampling.most_users": -1,
     "sampling.item_steps": 2_000,
     "sampling.history_schedule.start": 0,
     "sampling.history_schedule.steps": 2_000,

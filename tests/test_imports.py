@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # A module imports only from earlier lines, or from its own line. Order inside data, model,
 # training and the like is free as long as it has no cycle. `data.*` stands for what is not named.
 LAYERS = (
-    ("errors", "config", "files", "console"),
+    ("errors", "config", "files", "console", "stage_process"),
     ("parallel",),
     ("data",),
     ("model",),
@@ -42,6 +42,7 @@ HOMES = {
     "orbax": ("training.checkpoint",),
     "safetensors": ("encoder_folder",),
     "flatbuffers": ("serving_program",),
+    "matplotlib": ("scaling.figures",),
     "tensorflow_datasets": ("data.",),
     "absl": ("cli", "launch."),
     "ml_collections": ("cli", "launch."),

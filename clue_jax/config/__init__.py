@@ -21,6 +21,13 @@ from clue_jax.config.data import (
 )
 from clue_jax.config.data_checks import validate_prepare, validate_synthesize
 from clue_jax.config.json import from_json, to_json
+from clue_jax.config.scaling import (
+    HeldOutConfig,
+    RateRule,
+    ScaleConfig,
+    Sweep,
+    validate_scale,
+)
 from clue_jax.config.serving import (
     BASELINES,
     EvaluateConfig,
@@ -89,6 +96,11 @@ __all__ = [
     "PretrainConfig",
     "validate_pretrain",
     "batch_ranges",
+    "HeldOutConfig",
+    "RateRule",
+    "Sweep",
+    "ScaleConfig",
+    "validate_scale",
     "ExportWhat",
     "ExportConfig",
     "BASELINES",

@@ -123,6 +123,7 @@ class SamplingConfig:
     history_schedule: HistorySchedule = field(default_factory=HistorySchedule)
     item_steps: int = 0  # first steps, in which a view is one single item of the user
     min_behaviours: int = 1  # per service, for a user to take part with it
+    most_users: int = 0  # of each dataset with a positive pair, in its order, a hash's; 0: all
 
 
 class LossForm(enum.Enum):

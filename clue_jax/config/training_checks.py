@@ -37,6 +37,7 @@ def validate_pretrain(config: PretrainConfig) -> None:
         key = f"sampling.dataset_weights[{number}]"
         require(0 < weight < math.inf, key, f"{weight} is no weight; leave out --data instead")
     require(sampling.min_behaviours >= 1, "sampling.min_behaviours", "must be at least 1")
+    require(sampling.most_users >= 0, "sampling.most_users", "must not be negative; 0: all")
     require(config.init_step >= -2, "init_step", "a step, -1 (newest) or -2 (best)")
     _validate_train(train)
     require(

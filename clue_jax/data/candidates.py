@@ -65,15 +65,18 @@ def candidates(
     columns = [services.index(service) for service in users.services]
     having = np.zeros(len(pairs), np.int64)
     found, items, cut = Extremes(), 0, 0
+    left = config.sampling.most_users or len(users)
 
     def members() -> Iterator[np.ndarray]:
-        nonlocal having, found, items, cut
+        nonlocal having, found, items, cut, left
         for part in users.outlines():
             counts_NS = np.zeros((len(part.rows), len(services)), np.int64)
             counts_NS[:, columns] = part.counts
             has_pair_NP = _pairs_of(counts_NS, pairs, config.sampling.min_behaviours)
-            chosen = part.take(np.flatnonzero(has_pair_NP.any(axis=1)))
-            having += has_pair_NP.sum(axis=0)
+            rows = np.flatnonzero(has_pair_NP.any(axis=1))[:left]
+            left -= len(rows)
+            chosen = part.take(rows)
+            having += has_pair_NP[rows].sum(axis=0)
             found = found.merge(extremes(chosen, config.encoder), batch)
             items += len(part.item_lengths)
             cut += int((part.item_lengths > config.encoder.max_item_tokens).sum())

@@ -73,7 +73,8 @@ def pack_views(
     Returns:
         The buffers, and counts: real `tokens`, distinct `items` and those `truncated` to the cap,
         `behaviours`, `views`, pairs that attend to each other, and the slots that are computed,
-        `token_slots` and `behaviour_slots`.
+        `token_slots` and `behaviour_slots`; `dense_tokens` and their pairs are those of an encoder
+        that reads every behaviour anew.
     """
     packed = empty_views(capacity, config, skips=_skips(draws))
     identities, where, slot = distinct(users.item_ids[views.items])
@@ -107,6 +108,8 @@ def pack_views(
     return packed, {
         **_counts(packed, lengths, sizes[owner]),
         "truncated": int(truncated.sum()),
+        "dense_tokens": int(lengths[slot].sum()),
+        "dense_token_pairs": int(np.square(lengths[slot], dtype=np.int64).sum()),
     }
 
 

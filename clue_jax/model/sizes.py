@@ -93,6 +93,15 @@ def step_flops(config: EncoderConfig, counts: Mapping[str, float], batch: int, p
     return 3.0 * (forward_flops(config, counts) + loss_flops(config, batch, pairs))
 
 
+def dense_counts(counts: Mapping[str, float]) -> dict[str, float]:
+    """Counts as for an encoder that reads every behaviour anew, whatever repeats in a batch.
+
+    How much repeats depends on the data; budgets of different data are compared by these.
+    """
+    dense = {"tokens": counts["dense_tokens"], "token_pairs": counts["dense_token_pairs"]}
+    return {**counts, **dense}
+
+
 def _matrix_parameters(config: EncoderConfig, stack: TransformerConfig) -> int:
     matrices = 3 if config.activation is Activation.SWIGLU else 2
     return 4 * config.width**2 + matrices * config.width * stack.mlp_width

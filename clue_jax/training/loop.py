@@ -26,7 +26,6 @@ from clue_jax.data.mixture import open_datasets
 from clue_jax.data.source import Dataset
 from clue_jax.errors import Preempted, StorageError
 from clue_jax.files import lease
-from clue_jax.model.sizes import step_flops
 from clue_jax.parallel.agreement import check_agreed, first_alone, first_decides, together
 from clue_jax.parallel.mesh import make_mesh, user_groups, users_per_group
 from clue_jax.training.banner import compiled_line, run_lines
@@ -36,7 +35,7 @@ from clue_jax.training.goodput import Goodput
 from clue_jax.training.initial import initial_params, source_run
 from clue_jax.training.log import Row
 from clue_jax.training.meter import Meter
-from clue_jax.training.metrics import MetricsWriter, peak_flops, say_row
+from clue_jax.training.metrics import MetricsWriter, say_row, work_row
 from clue_jax.training.optim import make_schedule, updates_made
 from clue_jax.training.run_directory import check_shared, environment, open_run
 from clue_jax.training.signals import Signals
@@ -123,7 +122,6 @@ class Run:
         self.step = make_step(config, batches.pairs, mesh, batches.capacity.items)
         self.lies = state_shardings(config, mesh)
         self.schedule = make_schedule(config)
-        self.peak = peak_flops()
         saved = config.checkpoint
         self.checkpoints = Checkpoints(
             directory / "checkpoints",
@@ -269,12 +267,8 @@ class Run:
         counts = meter.counts()
         row = meter.row(done, counts)
         row["learning_rate"] = float(self.schedule(max(0, self.updates - 1)))
-        batch = config.train.batch_users
-        row["users_per_second"] = batch * meter.steps / meter.seconds
-        pairs = meter.steps * len(self.batches.pairs)
-        rate = step_flops(config.encoder, counts, batch, pairs) / meter.seconds
-        row["flops_per_second"] = rate
-        row["mfu"] = rate / self.peak if self.peak else None
+        row["users_per_second"] = config.train.batch_users * meter.steps / meter.seconds
+        row |= work_row(config, counts, meter.steps * len(self.batches.pairs), meter.seconds)
         row |= self.batches.progress(done) | self.goodput.row(meter.seconds - meter.waited)
         together(lambda: self._write(row))
         left = (config.train.steps - done) * meter.seconds / meter.steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import jax
 from etils import epath
@@ -10,8 +11,10 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
+from clue_jax.config import PretrainConfig
 from clue_jax.console import duration_text, say
 from clue_jax.files import storage_errors
+from clue_jax.model.sizes import dense_counts, step_flops
 from clue_jax.parallel.chips import chip_of_kind
 from clue_jax.training.log import Log, Row
 
@@ -83,6 +86,27 @@ class MetricsWriter:
     def close(self) -> None:
         if self._writes:
             self._board.close()
+
+
+def work_row(
+    config: PretrainConfig, counts: Mapping[str, float], pairs: int, seconds: float
+) -> Row:
+    """What the steps of a row computed, in closed form, and how fast.
+
+    Args:
+        config: of the run.
+        counts: of all of the steps.
+        pairs: of views, over all of the steps.
+        seconds: that they took.
+    """
+    batch, peak = config.train.batch_users, peak_flops()
+    flops = step_flops(config.encoder, counts, batch, pairs)
+    return {
+        "flops": flops,
+        "dense_flops": step_flops(config.encoder, dense_counts(counts), batch, pairs),
+        "flops_per_second": flops / seconds,
+        "mfu": flops / seconds / peak if peak else None,
+    }
 
 
 def say_row(row: Row, steps: int, seconds_left: float) -> None:

@@ -46,8 +46,9 @@ class _HeldOut:
     """
 
     def __init__(self, users: UserTable, config: PretrainConfig, mesh: Mesh):
-        held_out = users.take(_chosen(users, config))
-        self.enough_NS = held_out.counts() >= config.train.eval_min_behaviours
+        least = config.train.eval_min_behaviours
+        held_out = users.take(in_two_services(users, least, config.train.eval_users))
+        self.enough_NS = held_out.counts() >= least
         self.embedder = None
         if len(held_out) >= 2:
             self.embedder = Embedder(config.encoder, held_out, mesh=mesh)
@@ -75,11 +76,11 @@ class _HeldOut:
         }
 
 
-def _chosen(users: UserTable, config: PretrainConfig) -> np.ndarray:
-    """The first users with enough behaviours in two services."""
-    found, most = np.zeros(0, np.int64), config.train.eval_users
+def in_two_services(users: UserTable, min_behaviours: int, most: int) -> np.ndarray:
+    """Rows of the first `most` users with enough behaviours in two services."""
+    found = np.zeros(0, np.int64)
     for part in users.outlines():
-        enough_NS = part.counts >= config.train.eval_min_behaviours
+        enough_NS = part.counts >= min_behaviours
         found = np.append(found, part.rows[enough_NS.sum(axis=1) >= 2])[:most]
         if len(found) == most:
             break

@@ -145,6 +145,21 @@ def test_those_may_be_drawn_who_have_a_positive_pair(least):
     assert not one_service.all() and one_service.any()
 
 
+def test_no_more_than_so_many_are_drawn_and_each_number_is_of_the_next():
+    everyone = rows_of(USERS)
+    for most in (1, 5, len(everyone) - 1):
+        assert rows_of(USERS, most_users=most) == everyone[:most]
+        assert rows_of(InParts(USERS, 4), most_users=most) == everyone[:most]
+    for most in (0, len(everyone), 1_000):
+        assert rows_of(USERS, most_users=most) == everyone
+    # Nor are they counted where nobody else has a pair.
+    services = sample_users(60, ("search", "shop", "news"), seed=1, empty=0.6)
+    (first,) = rows_of(services, most_users=1)
+    present = services.counts()[first] > 0
+    found = swept_for(services, most_users=1).pairs
+    assert found == {(a, b) for a, b in swept_for(services).pairs if present[a] and present[b]}
+
+
 def test_who_has_but_pairs_of_no_weight_is_not_drawn():
     users = sample_users(60, ("search", "shop", "news"), seed=1, empty=0.4)
     has = users.counts() > 0

@@ -133,6 +133,9 @@ def test_an_item_is_stored_once_for_all_users():
 def test_counts_add_up():
     views, packed, stats = pack(USERS)
     assert stats["behaviours"] == len(views.items)
+    lengths = np.minimum(np.diff(USERS.token_offsets), SMALL.max_item_tokens)[views.items]
+    assert stats["dense_tokens"] == lengths.sum() > stats["tokens"]
+    assert stats["dense_token_pairs"] == np.square(lengths).sum() > stats["token_pairs"]
     assert stats["views"] == (packed.view_slot_Vb >= 0).sum()
     assert stats["tokens"] == (packed.token_item_CRL < SMALL.chunk_items).sum()
     assert stats["token_slots"] == packed.num_item_chunks * 2 * 12

@@ -197,3 +197,14 @@ def test_a_batch_that_one_process_cannot_make_is_why_the_job_ends(smoke_data, tm
     assert run(planned) == 3
     assert time.monotonic() - began < 90
     assert "error: a damaged record" in capfd.readouterr().out
+
+
+def test_what_one_process_cannot_restore_is_passed_over_by_all(smoke_data, tmp_path, whole_of_two):
+    workdir = shutil.copytree(whole_of_two, tmp_path / "run")
+    command = arguments(smoke_data, workdir, *SAVES)
+    finish_job(start_job(2, "tests.faults.failing_train", "restore", *command, devices=4))
+    assert restored(workdir) == [0, 13]  # of 12, 13 and 14
+    (aside,) = (workdir / "quarantine").iterdir()
+    assert aside.name.startswith("14-") and "process 1" in (aside / "reason.txt").read_text()
+    assert rows(workdir) == rows(whole_of_two)
+    assert fingerprints(workdir) == fingerprints(whole_of_two)

@@ -1,0 +1,98 @@
+"""What `scale` takes."""
+
+# Annotations stay real types here (no `from __future__ import annotations`): config_flags reads
+# them from the fields to parse overrides.
+
+import re
+from dataclasses import dataclass, field
+
+from clue_jax.config.checks import require
+from clue_jax.config.training import PretrainConfig
+
+SIZE = re.compile(r"(\d+)x(\d+)")
+
+
+@dataclass
+class Sweep:
+    """Runs of all combinations of its values; an empty factor keeps the value of the base."""
+
+    name: str = "grid"
+    sizes: tuple[str, ...] = ()  # WIDTHxLAYERS of each level, such as 64x2; or presets, such as 4M
+    users: tuple[int, ...] = ()  # training users; 0: all
+    behaviours: tuple[int, ...] = ()  # T: the newest of a service that training reads
+    batches: tuple[int, ...] = ()  # B
+    steps: tuple[int, ...] = ()
+    rates: tuple[float, ...] = (1.0,)  # times the learning rate of the rule
+    temperatures: tuple[float, ...] = ()  # initial, or fixed
+    seeds: tuple[int, ...] = (0,)
+
+
+@dataclass
+class RateRule:
+    """Peak: `learning_rate` (`width` / D)^`width_power` (B / `batch`)^`batch_power`."""
+
+    learning_rate: float = 3e-3
+    width: int = 64
+    width_power: float = 0.5
+    batch: int = 256
+    batch_power: float = 0.5
+
+
+@dataclass
+class HeldOutConfig:
+    """On whom every run is measured, the same for all whatever they were trained with."""
+
+    split: str = "validation"
+    users: int = 2_048  # at most
+    min_behaviours: int = 1  # in each service of a pair
+    behaviours: int = 16  # T: the newest of a service that are read
+    negatives: int = 63  # of an anchor; more make the loss larger
+    seed: int = 0  # of who is whose negative
+
+
+@dataclass
+class ScaleConfig:
+    """A plan of runs, how they are measured, and what is fitted to them."""
+
+    base: PretrainConfig = field(default_factory=PretrainConfig)
+    sweeps: tuple[Sweep, ...] = (Sweep(),)
+    rate: RateRule = field(default_factory=RateRule)
+    held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
+    retries: int = 1  # of a run that ended with an error
+    minutes: float = 0.0  # no run begins after so long, the same command goes on; 0: until all are
+    resamples: int = 200  # of the runs, for intervals; 0: none
+    seed: int = 0  # of the resamples
+
+
+def validate_scale(config: ScaleConfig) -> None:
+    """Refuses a plan that cannot work, before anything is read.
+
+    Raises:
+        ConfigError: names the key, the value and what would be valid.
+    """
+    names = [sweep.name for sweep in config.sweeps]
+    require(bool(names), "sweeps", "name one sweep or more")
+    require(len(set(names)) == len(names), "sweeps", f"a name is there twice: {', '.join(names)}")
+    for number, sweep in enumerate(config.sweeps):
+        for factor in ("users", "behaviours", "batches", "steps", "rates", "temperatures", "seeds"):
+            least = 0 if factor in ("users", "seeds") else 1e-9
+            for value in getattr(sweep, factor):
+                key = f"sweeps[{number}].{factor}"
+                require(value >= least, key, f"{value} must be positive")
+        require(bool(sweep.seeds), f"sweeps[{number}].seeds", "name one seed or more")
+        require(bool(sweep.rates), f"sweeps[{number}].rates", "name one or more; 1: the rule")
+    held_out = config.held_out
+    for name, least in (("users", 2), ("min_behaviours", 1), ("behaviours", 1), ("negatives", 1)):
+        value = getattr(held_out, name)
+        require(value >= least, f"held_out.{name}", f"{value} must be at least {least}")
+    require(
+        held_out.negatives < held_out.users,
+        "held_out.negatives",
+        f"{held_out.negatives} of {held_out.users} held-out users: they must be fewer",
+    )
+    for name in ("learning_rate", "width", "batch"):
+        value = getattr(config.rate, name)
+        require(value > 0, f"rate.{name}", f"{value} must be positive")
+    for name in ("retries", "minutes", "resamples", "seed"):
+        value = getattr(config, name)
+        require(value >= 0, name, f"{value} must not be negative")

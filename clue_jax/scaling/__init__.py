@@ -1,0 +1,1 @@
+"""The scaling law of a training: runs of a plan, fits of forms to them, forecasts."""

@@ -1,0 +1,239 @@
+"""Fits laws to the losses of runs, with intervals over runs and seeds, and tries their forecast.
+
+Residuals are those of log losses under a Huber loss, from many starts, as Hoffmann et al. fit
+theirs (arXiv 2203.15556, section 3.3).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from clue_jax.errors import DataError
+from clue_jax.scaling.forms import Columns, Form
+
+LEVEL = 0.95
+HUBER = 0.01  # log losses further off than this count by their distance, not its square
+
+
+@dataclass(frozen=True)
+class Points:
+    """Runs that a law is fitted to; those of one cell differ in their seed alone.
+
+    Attributes:
+        losses: [R], positive.
+        columns: factor -> [R], positive.
+        cells: [R] names.
+    """
+
+    losses: np.ndarray
+    columns: Columns
+    cells: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.losses)
+
+    def take(self, rows: np.ndarray) -> Points:
+        """Some of the runs: their numbers, perhaps repeated, or a mask."""
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return Points(self.losses[rows], columns, self.cells[rows])
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A law with its coefficients.
+
+    Attributes:
+        form: of the law.
+        theta_P: its coefficients.
+        resampled_KP: those on resamples of the runs; K is 0 where none were asked for.
+        error: root mean square of the log losses' residuals.
+        r2: share of the variance of log losses that it explains.
+    """
+
+    form: Form
+    theta_P: np.ndarray
+    resampled_KP: np.ndarray
+    error: float
+    r2: float
+
+    def __call__(self, columns: Columns) -> np.ndarray:
+        """Losses [R] that the law gives."""
+        return self.form.predict(self.theta_P, columns)
+
+    def interval(self, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
+        """Of these losses over the resamples: low and high, each [R]."""
+        drawn_KR = np.array([self.form.predict(theta, columns) for theta in self.resampled_KP])
+        return _interval(drawn_KR)
+
+    def coefficients(self) -> dict[str, tuple[float, float, float]]:
+        """Name -> value, low, high."""
+        low_P, high_P = _interval(self.resampled_KP)
+        values = zip(self.theta_P, low_P, high_P, strict=True)
+        return {
+            name: (float(value), float(low), float(high))
+            for name, (value, low, high) in zip(self.form.coefficients, values, strict=True)
+        }
+
+
+def fit(form: Form, points: Points, resamples: int = 0, seed: int = 0) -> Fit:
+    """Fits a law.
+
+    Args:
+        form: of it.
+        points: runs.
+        resamples: K, each of the cells with replacement, and of the seeds within each.
+        seed: of the draws.
+
+    Raises:
+        DataError: too few cells, a factor that never varies, or a loss or factor that is not a
+            positive number; names it.
+    """
+    check(form, points)
+    starts_KP = form.starts(points.losses, points.columns)
+    theta_P = _best(form, points, starts_KP)
+    rng, resampled = np.random.default_rng(seed), []
+    for _ in range(resamples):
+        drawn = points.take(_resample(points.cells, rng))
+        if not _varies(form, drawn):
+            continue
+        # What fits all is near what fits some; the other starts are for the odd one.
+        near_KP = np.concatenate([theta_P[None], form.starts(drawn.losses, drawn.columns)[:2]])
+        resampled.append(_best(form, drawn, near_KP))
+    residuals_R = _residuals(theta_P, form, points)
+    spread_R = np.log(points.losses) - np.log(points.losses).mean()
+    return Fit(
+        form,
+        theta_P,
+        np.array(resampled).reshape(len(resampled), len(theta_P)),
+        float(np.sqrt(np.mean(residuals_R**2))),
+        float(1.0 - (residuals_R**2).sum() / (spread_R**2).sum()),
+    )
+
+
+def check(form: Form, points: Points) -> None:
+    """Refuses points that say nothing about a form.
+
+    Raises:
+        DataError: see `fit`.
+    """
+    for name, values_R in (("loss", points.losses), *points.columns.items()):
+        if not (np.isfinite(values_R) & (values_R > 0)).all():
+            row = int(np.argmin(np.isfinite(values_R) & (values_R > 0)))
+            raise DataError(
+                f"run {points.cells[row]}: {name} is {values_R[row]}, not a positive number;"
+                " leave the run out"
+            )
+    if not len(points):
+        raise DataError(f"{form.name}: no run is left to fit {form.law} to")
+    for factor in form.factors:
+        if len(np.unique(points.columns[factor])) < 2:
+            raise DataError(
+                f"{form.name}: {factor} is {points.columns[factor][0]:g} in every run, so its"
+                " effect is unknown: plan two values of it or more, or leave this form out"
+            )
+    cells, needed = len(np.unique(points.cells)), len(form.coefficients) + 1
+    if cells < needed:
+        raise DataError(
+            f"{form.name}: {cells} different runs, but {form.law} has"
+            f" {len(form.coefficients)} coefficients: plan {needed} or more"
+        )
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What laws that saw all but the largest budget say of it.
+
+    Attributes:
+        columns: factor -> [H] of the runs that were held out.
+        losses: [H] measured.
+        said: form -> losses [H].
+        errors: form -> mean of |log(said / measured)|.
+        seen: runs that were fitted.
+    """
+
+    columns: Columns
+    losses: np.ndarray
+    said: Mapping[str, np.ndarray]
+    errors: Mapping[str, float]
+    seen: int
+
+
+def forecast(forms: Sequence[Form], points: Points) -> Forecast:
+    """Holds out the runs of the largest budget, fits the others, and compares.
+
+    Raises:
+        DataError: what is left says nothing about a form; see `fit`.
+    """
+    compute_R = points.columns["compute"]
+    # Budgets of seeds differ a little, as their data do.
+    held_R = compute_R >= 0.8 * compute_R.max()
+    seen, held = points.take(~held_R), points.take(held_R)
+    said = {form.name: fit(form, seen)(held.columns) for form in forms}
+    errors = {
+        name: float(np.abs(np.log(losses / held.losses)).mean()) for name, losses in said.items()
+    }
+    return Forecast(held.columns, held.losses, said, errors, len(seen))
+
+
+def frontier(points: Points) -> np.ndarray:
+    """[R] whether no run of at most the same compute has a lower loss (means over seeds)."""
+    names, of_R = np.unique(points.cells, return_inverse=True)
+    counts_C = np.bincount(of_R)
+    loss_C = np.bincount(of_R, points.losses) / counts_C
+    compute_C = np.bincount(of_R, points.columns["compute"]) / counts_C
+    order = np.lexsort((loss_C, compute_C))
+    best_C = np.minimum.accumulate(loss_C[order])
+    first_C = np.concatenate([[True], best_C[1:] < best_C[:-1]])
+    on_C = np.zeros(len(names), bool)
+    on_C[order] = first_C
+    on_R: np.ndarray = on_C[of_R]
+    return on_R
+
+
+def _best(form: Form, points: Points, starts_KP: np.ndarray) -> np.ndarray:
+    found = []
+    for start_P in starts_KP:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a start that leads nowhere
+            solved = least_squares(
+                _residuals, start_P, loss="huber", f_scale=HUBER, args=(form, points), x_scale="jac"
+            )
+        found.append((solved.cost, solved.x))
+    best: np.ndarray = min(found, key=lambda pair: float(np.nan_to_num(pair[0], nan=np.inf)))[1]
+    return best
+
+
+def _residuals(theta_P: np.ndarray, form: Form, points: Points) -> np.ndarray:
+    said_R = np.maximum(form.predict(theta_P, points.columns), 1e-30)
+    return np.log(said_R) - np.log(points.losses)
+
+
+def _resample(cells_R: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    names = np.unique(cells_R)
+    rows = []
+    for name in rng.choice(names, len(names)):
+        own = np.flatnonzero(cells_R == name)
+        rows.append(rng.choice(own, len(own)))
+    return np.concatenate(rows)
+
+
+def _varies(form: Form, points: Points) -> bool:
+    try:
+        check(form, points)
+    except DataError:
+        return False
+    return True
+
+
+def _interval(drawn_KX: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if not len(drawn_KX):
+        nan_X = np.full(drawn_KX.shape[1:], np.nan)
+        return nan_X, nan_X
+    tail = 100.0 * (1.0 - LEVEL) / 2.0
+    low_X, high_X = np.percentile(drawn_KX, [tail, 100.0 - tail], axis=0)
+    return low_X, high_X

@@ -1,0 +1,162 @@
+"""Laws that a loss may follow, as functions of what was spent on it.
+
+`compute` C is in PF-days, `parameters` N without token embeddings, `users` D are those there are,
+`samples` D those that were drawn (steps x batch), `batch` B is in users, `behaviours` T are per
+user and service. Coefficients that must be positive are kept as their
+logarithms, so that a search over them has no bounds.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Columns = Mapping[str, np.ndarray]  # factor -> [R], one value for each run
+_TINY = 1e-12  # what a form that reaches zero is cut to, as its logarithm is compared
+
+
+@dataclass(frozen=True)
+class Form:
+    """A law.
+
+    Attributes:
+        name: for reports.
+        factors: columns it is a function of.
+        coefficients: names of its P coefficients.
+        law: for people.
+        predict: (coefficients [P], columns) -> losses [R], positive.
+        starts: [K, P] where a search begins, from losses [R] and columns.
+    """
+
+    name: str
+    factors: tuple[str, ...]
+    coefficients: tuple[str, ...]
+    law: str
+    predict: Callable[[np.ndarray, Columns], np.ndarray]
+    starts: Callable[[np.ndarray, Columns], np.ndarray]
+
+
+def _power_law(theta_P: np.ndarray, columns: Columns) -> np.ndarray:
+    log_a, alpha = theta_P
+    return _exp(log_a - alpha * np.log(columns["compute"]))
+
+
+def _power_law_starts(losses_R: np.ndarray, columns: Columns) -> np.ndarray:
+    slope, height = np.polyfit(np.log(columns["compute"]), np.log(losses_R), 1)
+    return np.array([[height, -slope]])
+
+
+def _with_floor(theta_P: np.ndarray, columns: Columns) -> np.ndarray:
+    log_floor = theta_P[2]
+    return _exp(log_floor) + _power_law(theta_P[:2], columns)
+
+
+def _with_floor_starts(losses_R: np.ndarray, columns: Columns) -> np.ndarray:
+    starts = []
+    for share in (0.02, 0.2, 0.5, 0.8, 0.95, 0.99):
+        floor = share * losses_R.min()
+        (start,) = _power_law_starts(losses_R - floor, columns)
+        starts.append([*start, np.log(floor)])
+    return np.array(starts)
+
+
+def _log_linear(theta_P: np.ndarray, columns: Columns) -> np.ndarray:
+    height, slope = theta_P
+    return np.maximum(height - slope * np.log10(columns["compute"]), _TINY)
+
+
+def _log_linear_starts(losses_R: np.ndarray, columns: Columns) -> np.ndarray:
+    slope, height = np.polyfit(np.log10(columns["compute"]), losses_R, 1)
+    return np.array([[height, -slope]])
+
+
+def _size_and(data: str) -> Form:
+    """Size and data, apart from what neither can help (arXiv 2203.15556, equation 2)."""
+
+    def predict(theta_P: np.ndarray, columns: Columns) -> np.ndarray:
+        log_floor, log_a, alpha, log_b, beta = theta_P
+        by_size = _exp(log_a - alpha * np.log(columns["parameters"]))
+        by_data = _exp(log_b - beta * np.log(columns[data]))
+        return _exp(log_floor) + by_size + by_data
+
+    def starts(losses_R: np.ndarray, columns: Columns) -> np.ndarray:
+        least, spread = losses_R.min(), max(np.ptp(losses_R), 1e-3 * losses_R.min())
+        size, some = (np.exp(np.log(columns[name]).mean()) for name in ("parameters", data))
+        found = []
+        for floor, alpha, beta, share in itertools.product(
+            (0.1, 0.6, 0.95), (0.1, 0.4, 0.9), (0.1, 0.4, 0.9), (0.2, 0.8)
+        ):
+            log_a = np.log(spread * share) + alpha * np.log(size)
+            log_b = np.log(spread * (1 - share)) + beta * np.log(some)
+            found.append([np.log(floor * least), log_a, alpha, log_b, beta])
+        return np.array(found)
+
+    return Form(
+        f"size and {data}",
+        ("parameters", data),
+        ("log_floor", "log_a", "alpha", "log_b", "beta"),
+        f"L = floor + a N^-alpha + b D^-beta, D: {data}",
+        predict,
+        starts,
+    )
+
+
+def _interactions(theta_P: np.ndarray, columns: Columns) -> np.ndarray:
+    return _exp(_terms(columns) @ theta_P)
+
+
+def _interactions_starts(losses_R: np.ndarray, columns: Columns) -> np.ndarray:
+    return np.linalg.lstsq(_terms(columns), np.log(losses_R), rcond=None)[0][None]
+
+
+def _terms(columns: Columns) -> np.ndarray:
+    """[R, P]; logarithms to base two, so that a coefficient is the effect of a doubling."""
+    size, length, batch = (np.log2(columns[f]) for f in ("parameters", "behaviours", "batch"))
+    ones = np.ones_like(size)
+    # Around a fixed point in the paper's range, where main effects are then those of that point.
+    n, t, b = size - np.log2(1e6), length - np.log2(64), batch - np.log2(256)
+    return np.stack([ones, n, t, b, n * b, n * t], axis=1)
+
+
+def _exp(exponents: np.ndarray) -> np.ndarray:
+    return np.exp(np.clip(exponents, -50.0, 50.0))
+
+
+POWER_LAW = Form(
+    "power law",
+    ("compute",),
+    ("log_a", "alpha"),
+    "L = a C^-alpha",
+    _power_law,
+    _power_law_starts,
+)
+POWER_LAW_WITH_FLOOR = Form(
+    "power law with floor",
+    ("compute",),
+    ("log_a", "alpha", "log_floor"),
+    "L = floor + a C^-alpha",
+    _with_floor,
+    _with_floor_starts,
+)
+LOG_LINEAR = Form(
+    "log-linear",
+    ("compute",),
+    ("height", "slope"),
+    "L = height - slope log10(C)",
+    _log_linear,
+    _log_linear_starts,
+)
+SIZE_AND_USERS, SIZE_AND_SAMPLES = _size_and("users"), _size_and("samples")
+INTERACTIONS = Form(
+    "size, length and batch",
+    ("parameters", "behaviours", "batch"),
+    ("height", "size", "length", "batch", "size_batch", "size_length"),
+    "log L = height + size n + length t + batch b + size_batch n b + size_length n t,"
+    " n = log2(N / 1e6), t = log2(T / 64), b = log2(B / 256)",
+    _interactions,
+    _interactions_starts,
+)
+OF_COMPUTE: Sequence[Form] = (POWER_LAW, POWER_LAW_WITH_FLOOR, LOG_LINEAR)

@@ -1,0 +1,95 @@
+"""A plan has each run once, whoever asks for it, and refuses what cannot work by its key."""
+
+import dataclasses
+
+import pytest
+
+from clue_jax.config import (
+    EncoderConfig,
+    PretrainConfig,
+    RateRule,
+    ScaleConfig,
+    Sweep,
+    TransformerConfig,
+)
+from clue_jax.errors import ConfigError
+from clue_jax.model.sizes import parameter_count, preset
+from clue_jax.scaling.plan import planned_runs, resized
+
+
+def config_of(*sweeps, **changes):
+    base = PretrainConfig(encoder=EncoderConfig(width=16, item=TransformerConfig(1, 1, 64)))
+    return dataclasses.replace(ScaleConfig(base=base, sweeps=sweeps), **changes)
+
+
+def test_all_combinations_the_cheapest_first_each_once():
+    runs = planned_runs(
+        config_of(
+            Sweep("a", sizes=("16x1", "32x2"), steps=(50, 100), seeds=(0, 1)),
+            Sweep("b", sizes=("32x2",), steps=(100, 400)),
+        )
+    )
+    assert len(runs) == 9 and len({run.name for run in runs}) == 9
+    assert len({run.cell for run in runs}) == 5
+    both = [run for run in runs if run.sweeps == ("a", "b")]
+    assert [(run.size, run.config.train.steps, run.config.seed) for run in both] == [
+        ("32x2", 100, 0)
+    ]
+    work = [run.config.train.steps * parameter_count(run.config.encoder, 0) for run in runs]
+    assert work == sorted(work)
+
+
+def test_each_factor_reaches_its_setting():
+    sweep = Sweep(
+        "a",
+        sizes=("64x3",),
+        users=(100,),
+        behaviours=(128,),
+        batches=(1_024,),
+        steps=(7,),
+        rates=(0.5,),
+        temperatures=(0.2,),
+        seeds=(5,),
+    )
+    (run,) = planned_runs(config_of(sweep, rate=RateRule(4e-3, 16, 0.5, 256, 0.5)))
+    config = run.config
+    assert (config.encoder.width, config.encoder.item.num_layers) == (64, 3)
+    assert config.encoder.service == TransformerConfig(3, 2, 256)
+    assert config.sampling.most_users == 100 and config.seed == 5
+    assert config.encoder.max_history == config.encoder.row_behaviours == 128
+    assert (config.train.batch_users, config.train.steps) == (1_024, 7)
+    assert config.loss.temperature == 0.2
+    # Half of the rule's: 4e-3 (16 / 64)^.5 (1024 / 256)^.5.
+    assert config.optim.learning_rate == pytest.approx(2e-3)
+
+
+def test_a_preset_lends_its_shape_alone():
+    base = EncoderConfig(max_item_tokens=7)
+    small = resized(base, "4M")
+    assert small.max_item_tokens == 7 and small.precision is base.precision
+    assert (small.width, small.item) == (preset("4M").width, preset("4M").item)
+
+
+def test_other_settings_of_the_base_are_another_run():
+    (one,) = planned_runs(config_of(Sweep()))
+    other = config_of(Sweep())
+    other.base.sampling.behaviours_kept = 0.5
+    assert planned_runs(other)[0].name != one.name
+
+
+@pytest.mark.parametrize(
+    ("sweeps", "changes", "problem"),
+    [
+        ((), {}, "config.sweeps: name one sweep or more"),
+        ((Sweep("a"), Sweep("a")), {}, "config.sweeps: a name is there twice"),
+        ((Sweep(sizes=("64",)),), {}, "config.sweeps: '64' is no size such as 64x2"),
+        ((Sweep(steps=(5, 0)),), {}, r"config.sweeps\[0\].steps: 0 must be positive"),
+        ((Sweep(seeds=()),), {}, r"config.sweeps\[0\].seeds: name one seed"),
+        ((Sweep(),), {"retries": -1}, "config.retries: -1"),
+        ((Sweep(),), {"rate": RateRule(width=0)}, "config.rate.width: 0"),
+        ((Sweep(batches=(1,)),), {}, "config.train.batch_users"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_key(sweeps, changes, problem):
+    with pytest.raises(ConfigError, match=problem):
+        planned_runs(config_of(*sweeps, **changes))
