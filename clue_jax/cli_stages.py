@@ -55,7 +55,9 @@ def _compile(config: PretrainConfig, topology: str, data: list[str], **flags: st
 
 def _export(config: ExportConfig, workdir: str, data: str, out: str) -> None:
     from clue_jax.export import export
+    from clue_jax.parallel.processes import join_processes
 
+    join_processes()
     export(config, workdir, data, out)
 
 

@@ -105,7 +105,9 @@ class Embedder:
         Raises:
             NonFiniteError: names the first user with a NaN or infinity.
         """
-        vectors, presences = [], []
+        services = len(self.users.services)
+        vectors = [np.zeros((0, services, self._batches.config.embedding_width), np.float32)]
+        presences = [np.zeros((0, services), bool)]
         rows = np.arange(len(self.users)) if rows is None else rows
         size = self._batches.batch_users
         for first in range(0, len(rows), size):

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 
+from clue_jax.embeddings.layout import part_file
 from clue_jax.embeddings.schema import user_table
 from clue_jax.embeddings.writer import write_manifest, write_part
 
@@ -25,6 +26,8 @@ def random_users(count, services=("art", "office"), width=8, seed=0, **columns):
         "embedding_NE": unit(rng.normal(size=(count, width))),
         "z_NSE": unit(rng.normal(size=(count, len(services), width))),
         "counts_NS": counts_NS,
+        "tokens_NS": 3 * counts_NS,
+        "truncated_N": rng.random(count) < 0.2,
         "first_N": rng.integers(0, 10**9, count),
         "last_N": rng.integers(10**9, 2 * 10**9, count),
         "event_N": None,
@@ -39,7 +42,8 @@ def write_export(folder, users, parts=3, **manifest):
     entries = []
     for p, (first, last) in enumerate(itertools.pairwise(cuts)):
         rows = {k: v[first:last] if isinstance(v, np.ndarray) else v for k, v in users.items()}
-        entries.append(write_part(folder, p, parts, user_table(**rows), "export-1"))
+        file = part_file(users["model_version"], p, parts)
+        entries.append(write_part(folder, file, user_table(**rows), "export-1"))
     described = {
         "what": "users",
         "model_version": users["model_version"],
@@ -48,6 +52,8 @@ def write_export(folder, users, parts=3, **manifest):
         "dataset": {"path": "", "fingerprint": "f" * 64, "services": list(users["services"])},
         "embedding_width": users["embedding_NE"].shape[1],
         "normalised": True,
+        "precision": "float32",
+        "export_id": "export-1",
         "cutoff": "",
         "hold_out_last": 0,
         "splits": sorted(set(users["splits"])),
