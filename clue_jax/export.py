@@ -157,6 +157,8 @@ def _write_parts(
 ) -> None:
     """Embeds and writes each part of this process that is not there yet."""
     parts = share.parts(len(rows.parts))
+    if not share.alone:
+        say(f"{share.index} of {share.count}: makes {len(parts)} of {len(rows.parts)} parts")
     missing = [part for part in parts if not folder.finished(part, verify=True)]
     if len(missing) < len(parts):
         say(f"{len(parts) - len(missing)} of {len(parts)} parts were there already")

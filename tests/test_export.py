@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 import signal
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +25,7 @@ from clue_jax.exporting.rows import volume
 from clue_jax.inference import embed_users
 from clue_jax.model import clue
 from clue_jax.training.checkpoint import load_params
+from tests.embeddings.exports import contents
 from tests.stages import finish, run_stage, start, wait_until
 
 CUTOFF = "2024-07-01"
@@ -79,15 +79,6 @@ def rows_of(folder, ids, key="user_id"):
     place = {value: row for row, value in enumerate(found)}
     assert len(place) == len(found) == len(ids)
     return rows.take([place[value] for value in ids])
-
-
-def contents(folder):
-    """The bytes of all files, but for the time when the export was made."""
-    folder = Path(folder)
-    found = {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
-    manifest = json.loads(found["manifest.json"])
-    assert manifest.pop("created_at") and manifest.pop("manifest_sha256")
-    return found | {"manifest.json": manifest}
 
 
 def test_every_user_is_there_once_with_its_embeddings(whole, users, params, smoke_run):

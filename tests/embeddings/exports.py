@@ -1,6 +1,8 @@
 """Small exports for tests, made with the writer."""
 
 import itertools
+import json
+from pathlib import Path
 
 import numpy as np
 
@@ -60,3 +62,12 @@ def write_export(folder, users, parts=3, **manifest):
         **manifest,
     }
     return write_manifest(folder, described, entries)
+
+
+def contents(folder):
+    """The bytes of all files of an export, but for the time when it was made."""
+    folder = Path(folder)
+    found = {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+    manifest = json.loads(found["manifest.json"])
+    assert manifest.pop("created_at") and manifest.pop("manifest_sha256")
+    return found | {"manifest.json": manifest}
