@@ -7,13 +7,14 @@ import signal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from clue_jax import files
 from clue_jax.config import EncoderConfig, ExportConfig, ExportWhat, PretrainConfig, from_json
 from clue_jax.data.records import concatenate, visible
-from clue_jax.data.source import open_dataset
+from clue_jax.data.source import Dataset, open_dataset
 from clue_jax.embeddings.moments import moments_of
 from clue_jax.embeddings.reader import read_embeddings, read_manifest
 from clue_jax.embeddings.vectors import matrix
@@ -394,6 +395,36 @@ def test_devices_do_not_change_the_embeddings(smoke_run, smoke_data, tmp_path, w
     np.testing.assert_allclose(alone, dealt, atol=1e-6)
 
 
+@pytest.mark.parametrize("batch_users", [7, 10_000])
+def test_batches_do_not_change_the_embeddings(smoke_run, smoke_data, tmp_path, whole, batch_users):
+    out = exported(smoke_run, smoke_data, tmp_path / "o", batch_users=batch_users)
+    ids = table(whole)["user_id"].to_pylist()
+    ours, theirs = (matrix(rows_of(folder, ids), "embedding")[0] for folder in (out, whole))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_one_user_and_seven_empty_parts(smoke_run, smoke_data, tmp_path, whole, monkeypatch):
+    changed_users(monkeypatch, lambda users: users.take([5]))
+    out = exported(smoke_run, smoke_data, tmp_path / "o", splits=("train",))
+    assert verify(out) and len(read_manifest(out)["parts"]) == 8
+    (user_id,) = table(out)["user_id"].to_pylist()
+    everybody = table(whole)
+    row = everybody["user_id"].to_pylist().index(user_id)
+    expected = matrix(everybody, "embedding")[0][row]
+    np.testing.assert_allclose(matrix(table(out), "embedding")[0][0], expected, atol=1e-5)
+
+
+def changed_users(monkeypatch, change):
+    """Lets every dataset give other users of its training split."""
+    real = Dataset.users
+
+    def users(dataset, split):
+        found = real(dataset, split)
+        return change(found) if split == "train" else found
+
+    monkeypatch.setattr(Dataset, "users", users)
+
+
 # -------------------------------------------------------------------------------------- refusals
 
 
@@ -427,8 +458,6 @@ def test_settings_that_cannot_work(
 
 
 def test_a_cutoff_needs_dates(smoke_run, smoke_data, tmp_path, monkeypatch):
-    from clue_jax.data.source import Dataset
-
     monkeypatch.setattr(Dataset, "has_times", False)
     with pytest.raises(ConfigError, match="config.cutoff: .* has no dates"):
         exported(smoke_run, smoke_data, tmp_path / "o", cutoff=CUTOFF)
@@ -436,12 +465,73 @@ def test_a_cutoff_needs_dates(smoke_run, smoke_data, tmp_path, monkeypatch):
     assert table(out)["last_event_at"].null_count == len(table(out))
 
 
-def test_an_output_that_is_there_is_kept(smoke_run, smoke_data, tmp_path, capfd):
+def test_what_is_no_export_is_kept_whatever_is_asked_for(smoke_run, smoke_data, tmp_path, capfd):
     (tmp_path / "o").mkdir()
     (tmp_path / "o" / "mine").write_text("precious")
     arguments = [f"--workdir={smoke_run}", f"--data={smoke_data}", f"--out={tmp_path / 'o'}"]
-    run_stage("export", *arguments, code=5)
+    for more in ([], ["--config.overwrite=true"]):
+        run_stage("export", *arguments, *more, code=5)
+        assert "already there and no export, it has mine" in capfd.readouterr().err
     assert (tmp_path / "o" / "mine").read_text() == "precious"
+    assert [path.name for path in tmp_path.iterdir()] == ["o"]
+    file = tmp_path / "file"
+    file.write_text("precious")
+    with pytest.raises(StorageError, match="a file, no folder"):
+        exported(smoke_run, smoke_data, file, overwrite=True)
+
+
+def test_an_export_is_overwritten_when_asked_and_whole_at_every_instant(
+    smoke_run, smoke_data, tmp_path, whole, monkeypatch
+):
+    out = shutil.copytree(whole, tmp_path / "users")
+    with pytest.raises(StorageError, match="already there and never overwritten silently"):
+        exported(smoke_run, smoke_data, out, num_shards=3)
+
+    def publish(partial, final, real=files.publish):
+        assert contents(final) == contents(whole) and verify(partial)
+        real(partial, final)
+
+    monkeypatch.setattr(files, "publish", publish)
+    exported(smoke_run, smoke_data, out, num_shards=3, overwrite=True)
+    assert len(read_manifest(out)["parts"]) == 3 and verify(out)
+    assert [path.name for path in tmp_path.iterdir()] == ["users"]
+
+
+def test_a_user_who_is_there_twice_is_named(smoke_run, smoke_data, tmp_path, monkeypatch):
+    test = open_dataset(smoke_data).users("test")
+    changed_users(monkeypatch, lambda users: concatenate([users, test.take([3])], users.services))
+    problem = f"user '{test.user_ids[3]}' is there 2 times, in train, test; a user may have one"
+    with pytest.raises(DataError, match=problem):
+        exported(smoke_run, smoke_data, tmp_path / "o")
+    exported(smoke_run, smoke_data, tmp_path / "o", splits=("test",))
+
+
+def test_a_user_who_never_did_anything_is_named(smoke_run, smoke_data, tmp_path, monkeypatch):
+    users = open_dataset(smoke_data).users("train")
+    empty = visible(users.take([7]), cutoff=0)
+    assert not empty.counts().any()
+    changed_users(monkeypatch, lambda users: concatenate([users, empty], users.services))
+    monkeypatch.setattr("clue_jax.exporting.rows.pc.value_counts", no_repeats)
+    with pytest.raises(DataError, match=f"user '{users.user_ids[7]}' of train has no behaviour"):
+        exported(smoke_run, smoke_data, tmp_path / "o")
+    assert list(tmp_path.iterdir()) == []
+
+
+def no_repeats(ids, real=pc.value_counts):
+    return real(ids.unique())
+
+
+@pytest.mark.parametrize("name", ["25.orbax-checkpoint-tmp", "25"])
+def test_a_checkpoint_that_is_still_being_written(smoke_run, smoke_data, tmp_path, name):
+    """Under its temporary name, or where storage knows no renames, half there under its own."""
+    run = shutil.copytree(smoke_run, tmp_path / "run")
+    half = run / "checkpoints" / name
+    shutil.copytree(run / "checkpoints/20/params", half / "params")
+    with pytest.raises(CheckpointError, match=r"among steps \[25\]"):
+        exported(run, smoke_data, tmp_path / "o", step=25)
+    assert not (tmp_path / "o").exists()
+    out = exported(run, smoke_data, tmp_path / "o", splits=("test",))
+    assert read_manifest(out)["checkpoint"]["step"] == 20
 
 
 def test_data_of_another_tokenizer_are_refused(smoke_run, smoke_data, tmp_path, monkeypatch):
