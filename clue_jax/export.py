@@ -17,7 +17,7 @@ from clue_jax.errors import ConfigError
 from clue_jax.exporting.folder import ExportFolder, claim, is_export, refuse_other_output
 from clue_jax.exporting.rows import Rows, rows_of
 from clue_jax.exporting.share import LOOK_SECONDS, Share, share_of
-from clue_jax.inference import Embedder
+from clue_jax.inference import Embedder, narrowed
 from clue_jax.model import clue
 from clue_jax.parallel.agreement import check_agreed
 from clue_jax.parallel.mesh import make_mesh, replicated, to_host
@@ -67,6 +67,7 @@ def export(config: ExportConfig, workdir: str, data: str, out: str) -> None:
         config.step,
         replicated(make_mesh(MeshConfig())),
     )
+    _check_width(config, run)
     rows = rows_of(config, dataset, run.config.encoder)
     manifest = _manifest(config, run, dataset, restored, rows)
     check_agreed({"export": manifest["export_id"]})
@@ -111,6 +112,12 @@ def _check_dataset(config: ExportConfig, dataset: Dataset) -> None:
             raise ConfigError(f"config.splits: {dataset.path} has no {split!r}; it has {there}")
 
 
+def _check_width(config: ExportConfig, run: TrainedRun) -> None:
+    width = run.config.encoder.embedding_width
+    if config.dimensions > width:
+        raise ConfigError(f"config.dimensions: {config.dimensions}, but {run.workdir} has {width}")
+
+
 def _manifest(
     config: ExportConfig, run: TrainedRun, dataset: Dataset, restored: Restored, rows: Rows
 ) -> dict[str, Any]:
@@ -122,8 +129,10 @@ def _manifest(
         "checkpoint": {"step": restored.step, "fingerprint": restored.fingerprint},
         "train_seed": run.config.seed,
         "config": to_json(run.config),
-        "embedding_width": run.config.encoder.embedding_width,
+        "embedding_width": config.dimensions or run.config.encoder.embedding_width,
+        "trained_width": run.config.encoder.embedding_width,
         "normalised": True,
+        "npy": config.npy,
         "precision": config.precision.value,
         "pooling": POOLING,
         "sharding": SHARDING[what],
@@ -172,8 +181,10 @@ def _write_parts(
         for part in missing:
             chosen = rows.parts[part]
             z_NSE, present_NS = embedder(params, chosen, advance)
+            z_NSE = narrowed(z_NSE, folder.manifest["embedding_width"])
             table = rows.table(chosen, z_NSE, present_NS, version)
-            folder.mark(write_part(folder.path, folder.file(part), table, folder.export_id))
+            file, npy = folder.file(part), folder.manifest["npy"]
+            folder.mark(write_part(folder.path, file, table, folder.export_id, npy=npy))
 
 
 def _finish(share: Share, folder: ExportFolder, out: str) -> bool:

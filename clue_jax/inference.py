@@ -143,6 +143,14 @@ def combine(z_NSE: np.ndarray, present_NS: np.ndarray) -> np.ndarray:
     return total_NE / np.maximum(np.linalg.norm(total_NE, axis=1, keepdims=True), 1e-12)
 
 
+def narrowed(z_NSE: np.ndarray, width: int) -> np.ndarray:
+    """The first `width` dimensions of vectors, scaled to length one again; zeros stay."""
+    if width == z_NSE.shape[-1]:
+        return z_NSE
+    first_NSE = z_NSE[..., :width]
+    return first_NSE / np.maximum(np.linalg.norm(first_NSE, axis=-1, keepdims=True), 1e-12)
+
+
 def _encode_step(config: EncoderConfig, mesh: Mesh, max_items: int) -> Any:
     """jit of (params, packed over groups) -> z_VBE, present_VB."""
 

@@ -12,7 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from clue_jax import files
-from clue_jax.config import EncoderConfig, ExportConfig, ExportWhat, PretrainConfig, from_json
+from clue_jax.config import (
+    EncoderConfig,
+    ExportConfig,
+    ExportWhat,
+    PretrainConfig,
+    StoredPrecision,
+    from_json,
+)
 from clue_jax.data.records import concatenate, visible
 from clue_jax.data.source import Dataset, open_dataset
 from clue_jax.embeddings.moments import moments_of
@@ -254,7 +261,30 @@ def test_the_card_and_the_statistics_are_of_these_embeddings(whole, users):
     assert manifest["beside"].keys() == {"card.md"} and manifest["created_at"] not in card
 
 
-# ------------------------------------------------------------------------------------ resuming
+@pytest.mark.parametrize("precision", [StoredPrecision.FLOAT16, StoredPrecision.INT8])
+def test_fewer_bytes_and_dimensions(smoke_run, smoke_data, tmp_path, whole, precision):
+    settings = {"precision": precision, "dimensions": 5, "npy": True, "num_shards": 4}
+    out = exported(smoke_run, smoke_data, tmp_path / "o", **settings)
+    ours, theirs = read_embeddings(out), read_embeddings(whole)
+    assert verify(out) and ours.user_ids.tolist() == theirs.user_ids.tolist()
+    total_NE = 0
+    for service in theirs.services:
+        first_NE = theirs.by_service[service][:, :5]
+        length_N1 = np.linalg.norm(first_NE, axis=1, keepdims=True)
+        first_NE = first_NE / np.where(length_N1, length_N1, 1)
+        np.testing.assert_allclose(ours.by_service[service], first_NE, atol=0.01)
+        total_NE = total_NE + first_NE
+    total_NE /= np.linalg.norm(total_NE, axis=1, keepdims=True)
+    np.testing.assert_allclose(ours.embedding_NE, total_NE, atol=0.01)
+    arrays = [np.load(path) for path in sorted((out / "npy/embeddings").iterdir())]
+    assert np.array_equal(np.concatenate(arrays), ours.embedding_NE)
+    width = theirs.embedding_NE.shape[1]
+    assert [ours.manifest[key] for key in ("embedding_width", "trained_width")] == [5, width]
+    with pytest.raises(ConfigError, match="config.dimensions: 999, but"):
+        exported(smoke_run, smoke_data, tmp_path / "p", dimensions=999)
+
+
+# ------------------------------------------------------------------------------------- resuming
 
 
 @pytest.fixture

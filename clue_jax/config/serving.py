@@ -35,6 +35,8 @@ class ExportConfig:
     num_shards: int = 0  # parts; 0: 8, or as many as have 100,000 rows each
     host: str = ""  # i/P: of P hosts that share the export, this is number i, from 0
     precision: StoredPrecision = StoredPrecision.FLOAT32  # of the values on disk
+    dimensions: int = 0  # keep so many of each vector, scaled to length one again; 0: all
+    npy: bool = False  # also write vectors and ids as .npy, for readers of no Parquet
     verify: bool = False  # compare all shards of the data with their SHA-256 before anything else
     overwrite: bool = False
 
@@ -99,6 +101,7 @@ def validate_export(config: ExportConfig) -> None:
     require(config.step >= -2, "step", f"{config.step}: a step, -1 (newest) or -2 (best)")
     require(config.batch_users >= 1, "batch_users", f"{config.batch_users} must be at least 1")
     require(config.num_shards >= 0, "num_shards", f"{config.num_shards} is negative")
+    require(config.dimensions >= 0, "dimensions", f"{config.dimensions} is negative")
     index, _, count = config.host.partition("/")
     require(
         not config.host or (index.isdecimal() and count.isdecimal() and int(index) < int(count)),

@@ -127,7 +127,8 @@ def _turned_parts(
         version = pa.array([whole["model_version"]] * len(table), pa.string())
         table = _with(table, "model_version", version)
         file = part_file(whole["model_version"], number, count)
-        entries.append(write_part(folder, file, table, identity))
+        npy = "npy" in manifest["parts"][number]
+        entries.append(write_part(folder, file, table, identity, npy=npy))
     return entries
 
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from clue_jax import files
-from clue_jax.embeddings.layout import SUCCESS, clear, files_under
+from clue_jax.embeddings.layout import SUCCESS, clear, files_of, files_under
 from clue_jax.embeddings.moments import moments_of
 from clue_jax.embeddings.reader import BESIDE, EXPORT_ID, MANIFEST, open_export, verified_parts
 from clue_jax.embeddings.vectors import matrix
@@ -86,11 +86,13 @@ def _write_parts(
             gone = table.filter(found_N).column("user_id").to_pylist()
             rest = table.filter(pc.invert(found_N))
             identity = _part_identity(root / entry["file"], gone)
-            entry = write_part(folder, entry["file"], rest, identity)
+            npy = "npy" in entry
+            entry = write_part(folder, entry["file"], rest, identity, npy=npy)
             erased += gone
             rewritten.append(entry["file"])
         else:
-            _carry(root / entry["file"], folder / entry["file"])
+            for file in files_of(entry):
+                _carry(root / file, folder / file)
             entry = {**entry, MOMENTS: moments_of(matrix(table, "embedding")[0]).as_json()}
         entries.append(entry)
     return Erasure(sorted(erased), sorted(ids - set(erased)), rewritten), entries
@@ -136,8 +138,8 @@ def _audit(root: epath.Path, manifest: dict[str, Any], done: Erasure) -> str:
 
 def _refuse_foreign(root: epath.Path, manifest: dict[str, Any]) -> None:
     # An index, say, or a copy in another format would keep the users.
-    named = {*manifest.get(BESIDE, {}), *(part["file"] for part in manifest["parts"])}
-    foreign = [file for file in files_under(root) if file not in {MANIFEST, SUCCESS, *named}]
+    own = {MANIFEST, SUCCESS, *manifest.get(BESIDE, {}), *files_of(*manifest["parts"])}
+    foreign = [file for file in files_under(root) if file not in own]
     if foreign:
         raise DataError(
             f"{root / foreign[0]}: not a file of this export, so it may hold users that are to be"

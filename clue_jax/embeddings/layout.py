@@ -1,6 +1,8 @@
 """Where the files of an export lie, which row is in which part, and in what order.
 
     <out>/model_version=<version>/part-<k>-of-<N>.parquet    and no other files there
+    <out>/npy/embeddings/part-<k>-of-<N>.npy                 where asked for: float32 [rows, E],
+    <out>/npy/ids/part-<k>-of-<N>.npy                        and the ids of the same rows
     <out>/card.md                                            for people, made from the manifest
     <out>/manifest.json                                      with it the export is complete
     <out>/_SUCCESS                                           empty, after the manifest
@@ -15,7 +17,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -41,6 +45,20 @@ def part_file(model_version: str, index: int, count: int) -> str:
     if not _VERSION.fullmatch(model_version):
         raise DataError(f"model version {model_version!r}: use letters, digits, '.', '_' and '-'")
     return f"model_version={model_version}/part-{index:05d}-of-{count:05d}.parquet"
+
+
+def npy_files(file: str) -> tuple[str, str]:
+    """Paths of the vectors and of the ids of a part as .npy."""
+    stem = PurePosixPath(file).stem
+    return f"npy/embeddings/{stem}.npy", f"npy/ids/{stem}.npy"
+
+
+def files_of(*parts: Mapping[str, Any]) -> dict[str, str]:
+    """Path -> SHA-256 of all files of parts, from their entries in the manifest."""
+    found: dict[str, str] = {}
+    for part in parts:
+        found |= {part["file"]: part["sha256"], **part.get("npy", {})}
+    return found
 
 
 def user_shards(user_ids: Iterable[str], count: int) -> np.ndarray:

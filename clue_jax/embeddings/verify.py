@@ -12,7 +12,7 @@ from etils import epath
 
 from clue_jax import files
 from clue_jax.embeddings.checks import check_rows
-from clue_jax.embeddings.layout import SHARDING, item_shards, user_shards
+from clue_jax.embeddings.layout import SHARDING, files_of, item_shards, user_shards
 from clue_jax.embeddings.moments import moments_of, statistics_of
 from clue_jax.embeddings.reader import (
     BESIDE,
@@ -67,7 +67,10 @@ def check_beside(root: epath.Path, manifest: dict[str, Any]) -> None:
     Raises:
         DataError: one is missing or changed.
     """
-    for name, digest in manifest.get(BESIDE, {}).items():
+    parts = {part["file"] for part in manifest["parts"]}
+    for name, digest in {**manifest.get(BESIDE, {}), **files_of(*manifest["parts"])}.items():
+        if name in parts:  # these are compared when they are read
+            continue
         if not (root / name).exists():
             raise DataError(f"{root / name}: missing, but {MANIFEST} names it")
         if files.sha256_file(root / name) != digest:

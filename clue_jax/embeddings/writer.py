@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import io
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
@@ -14,18 +16,25 @@ from etils import epath
 from clue_jax import files
 from clue_jax.embeddings.card import card_of
 from clue_jax.embeddings.checks import check_rows
-from clue_jax.embeddings.layout import CARD, SUCCESS
+from clue_jax.embeddings.layout import CARD, SUCCESS, files_of, npy_files
 from clue_jax.embeddings.moments import Moments, moments_of, statistics_of
 from clue_jax.embeddings.reader import BESIDE, EXPORT_ID, MANIFEST, SEAL, seal_of
-from clue_jax.embeddings.schema import SCHEMA_VERSION
+from clue_jax.embeddings.schema import KEYS, SCHEMA_VERSION
 from clue_jax.embeddings.vectors import embedding_columns, matrix
 from clue_jax.errors import DataError
 
-Part = dict[str, Any]  # file, rows, bytes, sha256, norms: what the manifest says of a part
+Part = dict[str, Any]  # file, rows, bytes, sha256, norms, npy: what the manifest says of a part
 MOMENTS = "moments"  # of a part, until they are added up in the manifest
 
 
-def write_part(directory: epath.PathLike, file: str, table: pa.Table, export_id: str = "") -> Part:
+def write_part(
+    directory: epath.PathLike,
+    file: str,
+    table: pa.Table,
+    export_id: str = "",
+    *,
+    npy: bool = False,
+) -> Part:
     """Writes one part, so that it is whole or absent.
 
     Args:
@@ -34,6 +43,7 @@ def write_part(directory: epath.PathLike, file: str, table: pa.Table, export_id:
         table: of `user_schema` or `item_schema`.
         export_id: identity of all that determines the content (checkpoint, dataset, config), kept
             inside the part.
+        npy: also write vectors and ids as .npy.
 
     Returns:
         Its entry in the manifest, and the moments of its embeddings.
@@ -45,16 +55,29 @@ def write_part(directory: epath.PathLike, file: str, table: pa.Table, export_id:
     """
     path = epath.Path(directory) / file
     norms = check_rows(path, table)
-    payload = _encode(table, export_id)
+    payload, z_NE = _encode(table, export_id), matrix(table, "embedding")[0]
     files.write_bytes(path, payload)
-    return {
+    entry = {
         "file": file,
         "rows": len(table),
         "bytes": len(payload),
         "sha256": hashlib.sha256(payload).hexdigest(),
         "norms": norms,
-        MOMENTS: moments_of(matrix(table, "embedding")[0]).as_json(),
+        MOMENTS: moments_of(z_NE).as_json(),
     }
+    if npy:
+        key = next(name for name in KEYS.values() if name in table.column_names)
+        ids = np.array(table.column(key).to_pylist(), str if key == "user_id" else np.int64)
+        arrays = zip(npy_files(file), (z_NE, ids), strict=True)
+        entry["npy"] = {name: _write_array(path.parents[1] / name, array) for name, array in arrays}
+    return entry
+
+
+def _write_array(path: epath.Path, array: np.ndarray) -> str:
+    payload = io.BytesIO()
+    np.save(payload, array, allow_pickle=False)
+    files.write_bytes(path, payload.getvalue())
+    return hashlib.sha256(payload.getvalue()).hexdigest()
 
 
 def write_manifest(
@@ -128,3 +151,6 @@ def _refuse_missing(folder: epath.Path, parts: Sequence[Part]) -> None:
             raise DataError(
                 f"{path}: missing, or not the {part['bytes']:,} bytes that were written"
             )
+        for file in files_of(part):
+            if not (folder / file).exists():
+                raise DataError(f"{folder / file}: missing")

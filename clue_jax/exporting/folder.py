@@ -19,7 +19,7 @@ from typing import Any
 from etils import epath
 
 from clue_jax import files
-from clue_jax.embeddings.layout import CARD, SUCCESS, clear, files_under, part_file
+from clue_jax.embeddings.layout import CARD, SUCCESS, clear, files_of, files_under, part_file
 from clue_jax.embeddings.reader import MANIFEST, SEAL, read_manifest
 from clue_jax.embeddings.writer import Part, write_manifest
 from clue_jax.errors import DataError, StorageError
@@ -64,8 +64,8 @@ class ExportFolder:
             verify: compare its SHA-256, not its size alone.
         """
         file = self.file(part)
-        marker, path = self._marker(file), self.path / file
-        if not marker.exists() or not path.exists():
+        marker = self._marker(file)
+        if not marker.exists():
             return None
         try:
             found = files.read_json(marker)
@@ -74,9 +74,12 @@ class ExportFolder:
                 return None
         except (DataError, KeyError, TypeError):
             return None
-        if path.stat().length != entry["bytes"]:
+        paths = {self.path / name: digest for name, digest in files_of(entry).items()}
+        if not all(path.exists() for path in paths):
             return None
-        if verify and files.sha256_file(path) != entry["sha256"]:
+        if (self.path / file).stat().length != entry["bytes"]:
+            return None
+        if verify and any(files.sha256_file(path) != digest for path, digest in paths.items()):
             return None
         return entry
 
@@ -92,7 +95,7 @@ class ExportFolder:
 
     def conclude(self, entries: list[Part]) -> None:
         """Writes the manifest, and removes what is no part of a finished export."""
-        own = {PLAN, CARD, MANIFEST, SUCCESS, *(entry["file"] for entry in entries)}
+        own = {PLAN, CARD, MANIFEST, SUCCESS, *files_of(*entries)}
         _remove(self.path, (SUCCESS, MANIFEST))  # of an attempt that was cut short
         _remove(self.path, list(filter(_temporary, files_under(self.path))))
         foreign = [file for file in files_under(self.path) if _foreign(file, own)]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from clue_jax.config import StoredPrecision
 from clue_jax.embeddings.layout import part_file
 from clue_jax.embeddings.schema import user_table
 from clue_jax.embeddings.writer import write_manifest, write_part
@@ -38,14 +39,14 @@ def random_users(count, services=("art", "office"), width=8, seed=0, **columns):
     }
 
 
-def write_export(folder, users, parts=3, **manifest):
+def write_export(folder, users, parts=3, npy=False, **manifest):
     """Writes users to `folder` in that many parts; gives the manifest."""
     cuts = np.linspace(0, len(users["user_ids"]), parts + 1).astype(int)
     entries = []
     for p, (first, last) in enumerate(itertools.pairwise(cuts)):
         rows = {k: v[first:last] if isinstance(v, np.ndarray) else v for k, v in users.items()}
         file = part_file(users["model_version"], p, parts)
-        entries.append(write_part(folder, file, user_table(**rows), "export-1"))
+        entries.append(write_part(folder, file, user_table(**rows), "export-1", npy=npy))
     described = {
         "what": "users",
         "model_version": users["model_version"],
@@ -54,7 +55,7 @@ def write_export(folder, users, parts=3, **manifest):
         "dataset": {"path": "", "fingerprint": "f" * 64, "services": list(users["services"])},
         "embedding_width": users["embedding_NE"].shape[1],
         "normalised": True,
-        "precision": "float32",
+        "precision": users.get("precision", StoredPrecision.FLOAT32).value,
         "export_id": "export-1",
         "cutoff": "",
         "hold_out_last": 0,

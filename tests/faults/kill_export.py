@@ -5,7 +5,7 @@
 Progress is what has appeared in the folder of the unfinished export, half-written files included.
 After each kill the same command starts again on what the killed one left. At the end every byte
 but the time in the manifest is compared with an export that nobody disturbed. With `--hosts=P`
-hosts that know nothing of each other share the export, and one of them is killed. The suite does
+hosts that know nothing of each other share the export, and all are killed at once. The suite does
 the same with fewer kills; figures of this script are in docs/results/reliability.md.
 """
 
@@ -39,26 +39,21 @@ def command(run, data, out, host=""):
     return ["export", *where, *settings]
 
 
-def killed(commands, out, more, dice):
-    """Starts all commands and kills one of them once there are `more` files more.
+def killed(commands, out, more):
+    """Starts all commands and kills them once there are `more` files more.
 
     Returns:
-        Whether it was killed: not where all were done before.
+        Whether one was killed: not where all were done before.
     """
-    processes = [start(*line) for line in commands]
-    victim, until = dice.choice(processes), points(out) + more
-    try:
-        while points(out) < until and victim.poll() is None:
-            time.sleep(0.001)
-        victim.kill()
-        code = victim.wait()
-        assert code in (0, -signal.SIGKILL), victim.communicate()[0]
-        return code != 0
-    finally:
-        for process in processes:
-            if process is not victim:
-                finish(process)
-            process.communicate()
+    processes, until = [start(*line) for line in commands], points(out) + more
+    while points(out) < until and any(process.poll() is None for process in processes):
+        time.sleep(0.001)
+    for process in processes:
+        process.kill()
+    outputs = [process.communicate()[0] for process in processes]
+    codes = [process.returncode for process in processes]
+    assert set(codes) <= {0, -signal.SIGKILL}, outputs
+    return any(codes)
 
 
 def disturbed(commands, out, kills, dice, most=2 * PARTS):
@@ -70,7 +65,7 @@ def disturbed(commands, out, kills, dice, most=2 * PARTS):
     done = []
     while len(done) < kills and not out.exists():
         more = dice.randrange(1, max(2, most // kills))
-        if killed(commands, out, more, dice):
+        if killed(commands, out, more):
             done.append(len(list(out.parent.glob(f"{out.name}.partial/done/*.json"))))
             print(f"killed: {done[-1]} of {PARTS} parts were done", file=sys.stderr, flush=True)
     if not out.exists():
@@ -92,7 +87,8 @@ def main():
     once, again = (
         options.work / f"{name}-{options.hosts}-{options.seed}" for name in ("once", "again")
     )
-    finish(start(*command(run, data, once)))
+    if not once.exists():
+        finish(start(*command(run, data, once)))
     hosts = [f"{n}/{options.hosts}" for n in range(options.hosts)] if options.hosts > 1 else [""]
     commands = [command(run, data, again, host) for host in hosts]
     done = disturbed(commands, again, options.kills, random.Random(options.seed))
