@@ -56,8 +56,10 @@ def _compile(config: PretrainConfig, topology: str, data: list[str], **flags: st
 
 def _export(config: ExportConfig, workdir: str, data: str, out: str) -> None:
     from clue_jax.export import export
+    from clue_jax.parallel.processes import joined_processes
 
-    export(config, workdir, data, out)
+    with joined_processes():
+        export(config, workdir, data, out)
 
 
 def _evaluate(config: EvaluateConfig, embeddings: str, out: str) -> None:

@@ -136,26 +136,51 @@ def staged_directory(final: epath.PathLike, *, overwrite: bool = False) -> Itera
         StorageError: `final` exists and `overwrite` is false, or the file system refused.
         LockedError: another live process builds the same directory.
     """
-    final = epath.Path(final)
-    partial = final.parent / f"{final.name}.partial"
+    final, partial = epath.Path(final), partial_of(final)
     refuse_existing(final, overwrite=overwrite)
-    with storage_errors(final):
-        final.parent.mkdir(parents=True, exist_ok=True)
-    with lease(final.parent / f"{final.name}.lock"), storage_errors(partial):
+    with lease(lock_of(final)), storage_errors(partial):
         # Another writer may have published between the first look and the lease.
         refuse_existing(final, overwrite=overwrite)
+        refuse_sharers(final)
         partial.mkdir(parents=True, exist_ok=True)
         yield partial
-        replaced = final.parent / f".{final.name}.{secrets.token_hex(4)}.old"
-        if _exchange(partial, final):
-            partial.rename(replaced)
-        else:
-            if final.exists():
-                final.rename(replaced)
-            partial.rename(final)
-        fsync_path(final.parent)
-        if replaced.exists():
-            replaced.rmtree()
+        publish(partial, final)
+
+
+def partial_of(final: epath.PathLike) -> epath.Path:
+    """Where a directory is made that will be `final`."""
+    return epath.Path(final).parent / f"{epath.Path(final).name}.partial"
+
+
+def lock_of(final: epath.PathLike, sharer: str = "") -> epath.Path:
+    """The lease of who makes `final`, or of one of several who make it together."""
+    name = f"{epath.Path(final).name}.lock"
+    return epath.Path(final).parent / (f"{name}.{sharer}" if sharer else name)
+
+
+def refuse_sharers(final: epath.PathLike) -> None:
+    """Raises LockedError where live processes make `final` together."""
+    lock = lock_of(final)
+    for path in sorted(lock.parent.iterdir()):
+        if path.name.startswith(f"{lock.name}."):
+            _refuse_live(path)
+
+
+def publish(partial: epath.Path, final: epath.Path) -> None:
+    """Gives a whole directory its final name; a reader of that name finds the old or the new one.
+
+    To be called by who holds the lease.
+    """
+    replaced = final.parent / f".{final.name}.{secrets.token_hex(4)}.old"
+    if _exchange(partial, final):
+        partial.rename(replaced)
+    else:
+        if final.exists():
+            final.rename(replaced)
+        partial.rename(final)
+    fsync_path(final.parent)
+    if replaced.exists():
+        replaced.rmtree()
 
 
 def _exchange(one: epath.Path, other: epath.Path) -> bool:

@@ -105,7 +105,9 @@ class Embedder:
         Raises:
             NonFiniteError: names the first user with a NaN or infinity.
         """
-        vectors, presences = [], []
+        services = len(self.users.services)
+        vectors = [np.zeros((0, services, self._batches.config.embedding_width), np.float32)]
+        presences = [np.zeros((0, services), bool)]
         rows = np.arange(len(self.users)) if rows is None else rows
         size = self._batches.batch_users
         for first in range(0, len(rows), size):
@@ -139,6 +141,14 @@ def combine(z_NSE: np.ndarray, present_NS: np.ndarray) -> np.ndarray:
     """One vector per user: the mean of its services' embeddings, scaled to length one."""
     total_NE = (z_NSE * present_NS[:, :, None]).sum(axis=1)
     return total_NE / np.maximum(np.linalg.norm(total_NE, axis=1, keepdims=True), 1e-12)
+
+
+def narrowed(z_NSE: np.ndarray, width: int) -> np.ndarray:
+    """The first `width` dimensions of vectors, scaled to length one again; zeros stay."""
+    if width == z_NSE.shape[-1]:
+        return z_NSE
+    first_NSE = z_NSE[..., :width]
+    return first_NSE / np.maximum(np.linalg.norm(first_NSE, axis=-1, keepdims=True), 1e-12)
 
 
 def _encode_step(config: EncoderConfig, mesh: Mesh, max_items: int) -> Any:

@@ -20,7 +20,7 @@ from clue_jax.errors import EXIT_DONE, EXIT_PREEMPTED, ConfigError, LostPeerErro
 
 PEER_SECONDS = 30.0  # in which the others of a lost process end by themselves
 LOOK_SECONDS = 0.05
-IN_SEVERAL = ("train",)  # stages whose processes find each other and share the work
+IN_SEVERAL = ("train", "export")  # stages whose processes find each other and share the work
 _DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
 
 

@@ -24,6 +24,7 @@ VALIDATORS = {
     configs.PretrainConfig: configs.validate_pretrain,
     configs.ExportConfig: configs.validate_export,
     configs.EvaluateConfig: configs.validate_evaluate,
+    configs.ScaleConfig: configs.validate_scale,
 }
 
 

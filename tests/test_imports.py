@@ -25,6 +25,7 @@ LAYERS = (
     ("training",),
     ("compilation",),
     ("embeddings",),
+    ("exporting",),
     ("export",),
     ("serving_program",),
     ("encoder_folder",),
@@ -52,6 +53,7 @@ SHARD_MAP_HOMES = ("training.step", "training.divergence", "inference", "export"
 # What reads a finished run must not drag in the machinery that makes one.
 READERS = (
     "export",
+    "exporting.",
     "embeddings.",
     "encoder",
     "encoder_folder",

@@ -14,7 +14,7 @@ from clue_jax.data.records import concatenate
 from clue_jax.data.source import open_dataset
 from clue_jax.data.tokenizer import GENERIC_GUIDE
 from clue_jax.embeddings.reader import read_manifest
-from clue_jax.embeddings.schema import matrix
+from clue_jax.embeddings.vectors import matrix
 from clue_jax.inference import embed_users
 from clue_jax.model import clue
 from clue_jax.training.checkpoint import load_params

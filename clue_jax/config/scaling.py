@@ -59,7 +59,7 @@ class ScaleConfig:
     rate: RateRule = field(default_factory=RateRule)
     held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
     retries: int = 1  # of a run that ended with an error
-    minutes: float = 0.0  # no run begins after so long, the same command goes on; 0: until all are
+    minutes: float = 0.0  # no run begins after so long; 0: until all are done
     resamples: int = 200  # of the runs, for intervals; 0: none
     seed: int = 0  # of the resamples
 

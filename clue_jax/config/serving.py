@@ -11,6 +11,14 @@ from clue_jax.config.checks import require
 from clue_jax.errors import ConfigError
 
 
+class StoredPrecision(enum.Enum):
+    """How the values of exported vectors are kept; readers give float32 for each."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+
+
 class ExportWhat(enum.Enum):
     USERS = "users"
     ITEMS = "items"
@@ -24,7 +32,11 @@ class ExportConfig:
     splits: tuple[str, ...] = ("train", "validation", "test")
     step: int = -1  # checkpoint; -1: newest, -2: best
     batch_users: int = 512
-    num_shards: int = 8
+    num_shards: int = 0  # parts; 0: 8, or as many as have 100,000 rows each
+    host: str = ""  # i/P: of P hosts that share the export, this is number i, from 0
+    precision: StoredPrecision = StoredPrecision.FLOAT32  # of the values on disk
+    dimensions: int = 0  # keep so many of each vector, scaled to length one again; 0: all
+    npy: bool = False  # also write vectors and ids as .npy, for readers of no Parquet
     verify: bool = False  # compare all shards of the data with their SHA-256 before anything else
     overwrite: bool = False
 
@@ -87,9 +99,15 @@ def validate_export(config: ExportConfig) -> None:
     require(len(config.splits) >= 1, "splits", "name one split or more")
     require(len(set(config.splits)) == len(config.splits), "splits", "one is there twice")
     require(config.step >= -2, "step", f"{config.step}: a step, -1 (newest) or -2 (best)")
-    for name in ("batch_users", "num_shards"):
-        value = getattr(config, name)
-        require(value >= 1, name, f"{value} must be at least 1")
+    require(config.batch_users >= 1, "batch_users", f"{config.batch_users} must be at least 1")
+    require(config.num_shards >= 0, "num_shards", f"{config.num_shards} is negative")
+    require(config.dimensions >= 0, "dimensions", f"{config.dimensions} is negative")
+    index, _, count = config.host.partition("/")
+    require(
+        not config.host or (index.isdecimal() and count.isdecimal() and int(index) < int(count)),
+        "host",
+        f"{config.host!r}: give i/P, such as 0/4, with i from 0 and below P",
+    )
 
 
 def validate_evaluate(config: EvaluateConfig) -> None:

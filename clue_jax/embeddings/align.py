@@ -12,10 +12,11 @@ from etils import epath
 from scipy.linalg import orthogonal_procrustes
 
 from clue_jax import files
+from clue_jax.config import StoredPrecision
 from clue_jax.embeddings.compare import Reference
-from clue_jax.embeddings.reader import SEAL, verified_parts
-from clue_jax.embeddings.schema import embedding_columns, matrix, vectors
-from clue_jax.embeddings.verify import BESIDE
+from clue_jax.embeddings.layout import clear, part_file
+from clue_jax.embeddings.reader import BESIDE, SEAL, verified_parts
+from clue_jax.embeddings.vectors import embedding_columns, matrix, vector_columns
 from clue_jax.embeddings.writer import Part, write_manifest, write_part
 from clue_jax.errors import DataError
 
@@ -61,8 +62,7 @@ def align(old: epath.PathLike, new: epath.PathLike, out: epath.PathLike) -> Alig
     found, turn_EE = _fit(reference, new, manifest)
     whole = _manifest(reference.manifest, manifest, found)
     with files.staged_directory(out) as folder:
-        for left in folder.iterdir():  # of a run that was killed
-            left.unlink()
+        clear(folder)  # what a run that was killed left
         payload = io.BytesIO()
         np.save(payload, turn_EE, allow_pickle=False)
         files.write_bytes(folder / ROTATION, payload.getvalue())
@@ -94,7 +94,7 @@ def _fit(
 
 
 def _manifest(old: dict[str, Any], new: dict[str, Any], found: Alignment) -> dict[str, Any]:
-    made = {"parts", "rows", "norms", "schema_version", SEAL, BESIDE}
+    made = {"parts", "rows", "norms", "statistics", "created_at", "schema_version", SEAL, BESIDE}
     return {
         **{key: value for key, value in new.items() if key not in made},
         "model_version": f"{new['model_version']}-in-space-of-{old['model_version']}",
@@ -117,15 +117,18 @@ def _turned_parts(
     turn_EE: np.ndarray,
 ) -> list[Part]:
     count, identity = len(manifest["parts"]), files.sha256_text(files.canonical_json(whole))
-    entries = []
+    precision, entries = StoredPrecision(whole["precision"]), []
     for number, table in enumerate(verified_parts(new, manifest)):
         for name in embedding_columns(table.schema):
             z_NE, present_N = matrix(table, name)
-            turned = vectors(z_NE.astype(np.float64) @ turn_EE, present_N)
-            table = _with(table, name, turned)
+            turned_NE = z_NE.astype(np.float64) @ turn_EE
+            for column, values in vector_columns(name, turned_NE, present_N, precision).items():
+                table = _with(table, column, values)
         version = pa.array([whole["model_version"]] * len(table), pa.string())
         table = _with(table, "model_version", version)
-        entries.append(write_part(folder, number, count, table, identity))
+        file = part_file(whole["model_version"], number, count)
+        npy = "npy" in manifest["parts"][number]
+        entries.append(write_part(folder, file, table, identity, npy=npy))
     return entries
 
 

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from etils import epath
 
 from clue_jax.embeddings.reader import check_ids, open_export, verified_parts
-from clue_jax.embeddings.schema import matrix
 from clue_jax.embeddings.stats import quantile_text
+from clue_jax.embeddings.vectors import matrix
 from clue_jax.errors import DataError
 
 

@@ -19,9 +19,12 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from clue_jax import files
-from clue_jax.embeddings.reader import EXPORT_ID, MANIFEST, open_export, verified_parts
-from clue_jax.embeddings.verify import BESIDE, check_beside
-from clue_jax.embeddings.writer import Part, write_manifest, write_part
+from clue_jax.embeddings.layout import SUCCESS, clear, files_of, files_under
+from clue_jax.embeddings.moments import moments_of
+from clue_jax.embeddings.reader import BESIDE, EXPORT_ID, MANIFEST, open_export, verified_parts
+from clue_jax.embeddings.vectors import matrix
+from clue_jax.embeddings.verify import check_beside
+from clue_jax.embeddings.writer import MOMENTS, Part, write_manifest, write_part
 from clue_jax.errors import DataError
 
 AUDIT = "erasures.jsonl"  # a line for each time that somebody asked
@@ -64,7 +67,8 @@ def erase(path: epath.PathLike, ids: Collection[str]) -> Erasure:
         files.write_text(folder / AUDIT, _audit(root, manifest, done))
         beside = {**manifest.get(BESIDE, {}), AUDIT: files.sha256_file(folder / AUDIT)}
         count = manifest.get("users_erased", 0) + len(done.erased)
-        write_manifest(folder, {**manifest, BESIDE: beside, "users_erased": count}, parts)
+        changed = {BESIDE: beside, "users_erased": count, "export_id": _identity(manifest, done)}
+        write_manifest(folder, {**manifest, **changed}, parts)
         files.fsync_path(folder)
     return done
 
@@ -80,26 +84,40 @@ def _write_parts(
         found_N = pc.is_in(table.column("user_id"), wanted)
         if pc.any(found_N).as_py():
             gone = table.filter(found_N).column("user_id").to_pylist()
-            identity = _identity(root / entry["file"], gone)
             rest = table.filter(pc.invert(found_N))
-            entry = write_part(folder, number, len(manifest["parts"]), rest, identity)
+            identity = _part_identity(root / entry["file"], gone)
+            npy = "npy" in entry
+            entry = write_part(folder, entry["file"], rest, identity, npy=npy)
             erased += gone
             rewritten.append(entry["file"])
         else:
-            _carry(root / entry["file"], folder / entry["file"])
+            for file in files_of(entry):
+                _carry(root / file, folder / file)
+            entry = {**entry, MOMENTS: moments_of(matrix(table, "embedding")[0]).as_json()}
         entries.append(entry)
     return Erasure(sorted(erased), sorted(ids - set(erased)), rewritten), entries
 
 
-def _identity(path: epath.Path, gone: list[str]) -> str:
-    """Of a part without some users: an export that is run again must not take it for its own."""
+def _identity(manifest: dict[str, Any], done: Erasure) -> str:
+    """Of an export without some users: one that is run again must not take it for its own."""
+    return _without(manifest.get("export_id", ""), done.erased)
+
+
+def _part_identity(path: epath.Path, gone: list[str]) -> str:
     with path.open("rb") as stream:
         before = (pq.read_schema(stream).metadata or {}).get(EXPORT_ID.encode(), b"").decode()
+    return _without(before, gone)
+
+
+def _without(before: str, gone: list[str]) -> str:
+    if not gone:
+        return before
     return files.sha256_text(files.canonical_json([before, sorted(map(files.sha256_text, gone))]))
 
 
 def _carry(source: epath.Path, target: epath.Path) -> None:
     """The same file under a second name, or a copy where the storage knows no links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
     except OSError:
@@ -120,8 +138,8 @@ def _audit(root: epath.Path, manifest: dict[str, Any], done: Erasure) -> str:
 
 def _refuse_foreign(root: epath.Path, manifest: dict[str, Any]) -> None:
     # An index, say, or a copy in another format would keep the users.
-    own = {MANIFEST, *manifest.get(BESIDE, {}), *(part["file"] for part in manifest["parts"])}
-    foreign = sorted(entry.name for entry in root.iterdir() if entry.name not in own)
+    own = {MANIFEST, SUCCESS, *manifest.get(BESIDE, {}), *files_of(*manifest["parts"])}
+    foreign = [file for file in files_under(root) if file not in own]
     if foreign:
         raise DataError(
             f"{root / foreign[0]}: not a file of this export, so it may hold users that are to be"
@@ -131,9 +149,7 @@ def _refuse_foreign(root: epath.Path, manifest: dict[str, Any]) -> None:
 
 def _remove_leftovers(root: epath.Path, folder: epath.Path) -> None:
     """What a killed run left: these are files with all users."""
-    old = [p for p in root.parent.iterdir() if p.name.startswith(f".{root.name}.")]
-    for entry in [*folder.iterdir(), *(p for p in old if p.name.endswith(".old"))]:
-        if entry.is_dir():
-            entry.rmtree()
-        else:
-            entry.unlink()
+    clear(folder)
+    for path in list(root.parent.iterdir()):
+        if path.name.startswith(f".{root.name}.") and path.name.endswith(".old"):
+            path.rmtree()

@@ -14,13 +14,17 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from clue_jax import files
+from clue_jax.config import StoredPrecision
 from clue_jax.console import progress
-from clue_jax.embeddings.schema import KEYS, SCHEMA_VERSION, item_schema, matrix, user_schema
+from clue_jax.embeddings.layout import files_under
+from clue_jax.embeddings.schema import KEYS, SCHEMA_VERSION, item_schema, user_schema
+from clue_jax.embeddings.vectors import matrix
 from clue_jax.errors import DataError
 
 MANIFEST = "manifest.json"
 SEAL = "manifest_sha256"  # of the canonical JSON of everything else in the manifest
 EXPORT_ID = "clue_jax.export_id"  # metadata of a part
+BESIDE = "beside"  # of a manifest: name -> SHA-256 of files that are no parts
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,7 @@ def read_manifest(path: epath.PathLike) -> dict[str, Any]:
     """The manifest of an export, after checking it against its own checksum.
 
     Raises:
-        DataError: missing (the export is not complete), damaged, or newer than this program.
+        DataError: missing (the export is not complete), damaged, or of another format.
     """
     file = epath.Path(path) / MANIFEST
     if not file.exists():
@@ -181,12 +185,23 @@ def read_manifest(path: epath.PathLike) -> dict[str, Any]:
         raise DataError(f"{file}: not the manifest of an export; name the --out of export")
     if manifest[SEAL] != seal_of(manifest):
         raise DataError(f"{file}: does not match its own checksum; it was changed or damaged")
-    if manifest["schema_version"] > SCHEMA_VERSION:
-        raise DataError(
-            f"{file}: schema version {manifest['schema_version']}, but this program knows"
-            f" {SCHEMA_VERSION}; update clue_jax"
-        )
+    _refuse_other_format(file, manifest.get("schema_version"))
     return manifest
+
+
+def _refuse_other_format(file: epath.Path, version: Any) -> None:
+    if version == SCHEMA_VERSION:
+        return
+    # There were integers before there were names.
+    older = isinstance(version, int)
+    way_out = (
+        "export again, to another --out or with --config.overwrite=true"
+        if older
+        else "update clue_jax"
+    )
+    raise DataError(
+        f"{file}: schema version {version}, but this program knows {SCHEMA_VERSION}; {way_out}"
+    )
 
 
 def seal_of(manifest: dict[str, Any]) -> str:
@@ -243,9 +258,7 @@ def _refuse_other(root: epath.Path, manifest: dict[str, Any], what: str) -> None
 def _refuse_strays(root: epath.Path, manifest: dict[str, Any]) -> None:
     # A consumer that reads *.parquet would take these for a part of the export.
     named = {part["file"] for part in manifest["parts"]}
-    strays = sorted(
-        p.name for p in root.iterdir() if p.suffix == ".parquet" and p.name not in named
-    )
+    strays = [f for f in files_under(root) if f.endswith(".parquet") and f not in named]
     if strays:
         raise DataError(
             f"{root / strays[0]}: not named in {MANIFEST}; it is of another export, remove it"
@@ -255,6 +268,7 @@ def _refuse_strays(root: epath.Path, manifest: dict[str, Any]) -> None:
 def part_schema(manifest: dict[str, Any]) -> pa.Schema:
     """Columns of every part of the export that the manifest is of."""
     width = manifest["embedding_width"]
+    precision = StoredPrecision(manifest.get("precision", StoredPrecision.FLOAT32.value))
     if manifest["what"] == "items":
-        return item_schema(width)
-    return user_schema(manifest["dataset"]["services"], width)
+        return item_schema(width, precision)
+    return user_schema(manifest["dataset"]["services"], width, precision)

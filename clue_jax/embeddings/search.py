@@ -15,7 +15,7 @@ from clue_jax import files
 from clue_jax.console import say
 from clue_jax.embeddings.id_list import read_ids
 from clue_jax.embeddings.reader import open_export, verified_parts
-from clue_jax.embeddings.schema import matrix
+from clue_jax.embeddings.vectors import matrix
 from clue_jax.errors import ConfigError, DataError
 
 Match = tuple[str, float]  # user id, cosine

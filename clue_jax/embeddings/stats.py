@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from etils import epath
 
 from clue_jax.embeddings.reader import open_export, verified_parts
-from clue_jax.embeddings.schema import matrix
+from clue_jax.embeddings.vectors import matrix
 from clue_jax.errors import DataError
 
 SAMPLE = 1_000  # rows whose pairs are compared

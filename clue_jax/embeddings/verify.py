@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,24 +11,27 @@ import pyarrow.compute as pc
 from etils import epath
 
 from clue_jax import files
+from clue_jax.embeddings.checks import check_rows
+from clue_jax.embeddings.layout import SHARDING, files_of, item_shards, user_shards
+from clue_jax.embeddings.moments import moments_of, statistics_of
 from clue_jax.embeddings.reader import (
+    BESIDE,
     MANIFEST,
     check_ids,
     open_export,
     verified_parts,
 )
 from clue_jax.embeddings.schema import KEYS
-from clue_jax.embeddings.writer import check_rows
+from clue_jax.embeddings.vectors import matrix
 from clue_jax.errors import DataError
-
-BESIDE = "beside"  # of a manifest: name -> SHA-256 of files that are no parts
 
 
 def verify(path: epath.PathLike) -> str:
     """Reads all of an export of users or items, one part in memory at a time.
 
     Compared are the manifest with its seal, each file with its SHA-256, the pages of each part with
-    their checksums, norms and counts with what the manifest says; ids must be unique.
+    their checksums, norms, statistics and counts with what the manifest says; ids must be unique,
+    in order, and in the part that the manifest's rule says.
 
     Returns:
         One line about what was found sound.
@@ -37,11 +41,18 @@ def verify(path: epath.PathLike) -> str:
         NonFiniteError: an embedding with a NaN or infinity, or of zeros, under a right checksum.
     """
     root, manifest = epath.Path(path), open_export(path)
-    ids = []
-    for part, table in zip(manifest["parts"], verified_parts(root, manifest), strict=True):
+    ids, moments = [], []
+    for number, table in enumerate(verified_parts(root, manifest)):
+        part = manifest["parts"][number]
         _check_part(root / part["file"], part, table, manifest)
+        _check_place(root / part["file"], number, table, manifest)
         ids.append(table.column(KEYS[manifest["what"]]))
+        moments.append(moments_of(matrix(table, "embedding")[0]))
     check_ids(root, manifest, ids)
+    found = statistics_of(moments)
+    for name, values in manifest["statistics"].items():
+        if not np.allclose(found.get(name, []), values, rtol=0, atol=1e-6):
+            raise DataError(f"{root}: statistics.{name} of {MANIFEST} is not that of the parts")
     check_beside(root, manifest)
     size = sum(part["bytes"] for part in manifest["parts"])
     return (
@@ -56,7 +67,10 @@ def check_beside(root: epath.Path, manifest: dict[str, Any]) -> None:
     Raises:
         DataError: one is missing or changed.
     """
-    for name, digest in manifest.get(BESIDE, {}).items():
+    parts = {part["file"] for part in manifest["parts"]}
+    for name, digest in {**manifest.get(BESIDE, {}), **files_of(*manifest["parts"])}.items():
+        if name in parts:  # these are compared when they are read
+            continue
         if not (root / name).exists():
             raise DataError(f"{root / name}: missing, but {MANIFEST} names it")
         if files.sha256_file(root / name) != digest:
@@ -82,3 +96,24 @@ def _check_part(
                 f"{path}: embedding_{service} must be null exactly where num_behaviours_{service}"
                 " is 0"
             )
+
+
+def _check_place(path: epath.Path, number: int, table: pa.Table, manifest: dict[str, Any]) -> None:
+    """Whether rows are where a consumer that computes their place would look for them."""
+    what = manifest["what"]
+    if manifest.get("sharding") != SHARDING[what]:  # the rule of this format, or none
+        return
+    ids, count = table.column(KEYS[what]), len(manifest["parts"])
+    if what == "users":
+        keys: Any = [user_id.encode() for user_id in ids.to_pylist()]
+        shards_N = user_shards(ids.to_pylist(), count)
+        ordered = all(one < two for one, two in itertools.pairwise(keys))
+    else:
+        items_N = ids.to_numpy().view(np.uint64)
+        shards_N, ordered = item_shards(items_N, count), bool((items_N[1:] > items_N[:-1]).all())
+    if (shards_N != number).any() or not ordered:
+        row = int(np.argmax(shards_N != number))
+        raise DataError(
+            f"{path}: row {row}: {KEYS[what]} is not in the part or place that its"
+            f" {MANIFEST} says ({manifest['sharding']}; in order)"
+        )

@@ -76,8 +76,14 @@ def _smoke() -> ScaleConfig:
     )
 
 
-def get_config(variant: str = "study") -> ScaleConfig:
-    variants = {"smoke": _smoke, "study": _study}
-    if variant not in variants:
-        raise ConfigError(f"no variant {variant!r}; there are {', '.join(variants)}")
-    return variants[variant]()
+PLANS = {"study": _study, "smoke": _smoke}
+VARIANTS = ("", *PLANS)
+
+
+def get_config(variant: str = "") -> ScaleConfig:
+    name = variant or "study"
+    if name not in PLANS:
+        raise ConfigError(
+            f"configs/scaling/cpu.py:{variant}: no such variant; use one of {', '.join(PLANS)}"
+        )
+    return PLANS[name]()

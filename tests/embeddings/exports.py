@@ -1,9 +1,13 @@
 """Small exports for tests, made with the writer."""
 
 import itertools
+import json
+from pathlib import Path
 
 import numpy as np
 
+from clue_jax.config import StoredPrecision
+from clue_jax.embeddings.layout import part_file
 from clue_jax.embeddings.schema import user_table
 from clue_jax.embeddings.writer import write_manifest, write_part
 
@@ -25,6 +29,8 @@ def random_users(count, services=("art", "office"), width=8, seed=0, **columns):
         "embedding_NE": unit(rng.normal(size=(count, width))),
         "z_NSE": unit(rng.normal(size=(count, len(services), width))),
         "counts_NS": counts_NS,
+        "tokens_NS": 3 * counts_NS,
+        "truncated_N": rng.random(count) < 0.2,
         "first_N": rng.integers(0, 10**9, count),
         "last_N": rng.integers(10**9, 2 * 10**9, count),
         "event_N": None,
@@ -33,13 +39,14 @@ def random_users(count, services=("art", "office"), width=8, seed=0, **columns):
     }
 
 
-def write_export(folder, users, parts=3, **manifest):
+def write_export(folder, users, parts=3, npy=False, **manifest):
     """Writes users to `folder` in that many parts; gives the manifest."""
     cuts = np.linspace(0, len(users["user_ids"]), parts + 1).astype(int)
     entries = []
     for p, (first, last) in enumerate(itertools.pairwise(cuts)):
         rows = {k: v[first:last] if isinstance(v, np.ndarray) else v for k, v in users.items()}
-        entries.append(write_part(folder, p, parts, user_table(**rows), "export-1"))
+        file = part_file(users["model_version"], p, parts)
+        entries.append(write_part(folder, file, user_table(**rows), "export-1", npy=npy))
     described = {
         "what": "users",
         "model_version": users["model_version"],
@@ -48,9 +55,20 @@ def write_export(folder, users, parts=3, **manifest):
         "dataset": {"path": "", "fingerprint": "f" * 64, "services": list(users["services"])},
         "embedding_width": users["embedding_NE"].shape[1],
         "normalised": True,
+        "precision": users.get("precision", StoredPrecision.FLOAT32).value,
+        "export_id": "export-1",
         "cutoff": "",
         "hold_out_last": 0,
         "splits": sorted(set(users["splits"])),
         **manifest,
     }
     return write_manifest(folder, described, entries)
+
+
+def contents(folder):
+    """The bytes of all files of an export, but for the time when it was made."""
+    folder = Path(folder)
+    found = {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+    manifest = json.loads(found["manifest.json"])
+    assert manifest.pop("created_at") and manifest.pop("manifest_sha256")
+    return found | {"manifest.json": manifest}

@@ -14,12 +14,12 @@ from clue_jax import cli, files
 from clue_jax.embeddings.erase import erase
 from clue_jax.embeddings.reader import read_embeddings
 from clue_jax.embeddings.verify import verify
-from clue_jax.embeddings.writer import finished_part
 from clue_jax.errors import DataError, LockedError, StorageError
+from clue_jax.exporting.folder import is_export
 from tests.embeddings.exports import random_users, write_export
 
 ROOT = Path(__file__).parents[2]
-FIRST, SECOND, THIRD = (f"part-0000{k}-of-00003.parquet" for k in range(3))
+FIRST, SECOND, THIRD = (f"model_version=model-1/part-0000{k}-of-00003.parquet" for k in range(3))
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_erased_users_are_gone_and_the_rest_is_as_it_was(export):
         assert np.array_equal(new.by_service[service], old.by_service[service][kept])
         assert np.array_equal(new.counts[service], old.counts[service][kept])
     assert (export / SECOND).read_bytes() == before[SECOND]
-    assert b"user-29" not in b"".join(path.read_bytes() for path in export.iterdir())
+    assert b"user-29" not in b"".join(_bytes_under(export))
     assert b"user-29" in before[THIRD], "as the greatest id of its part it is in the footer"
     assert verify(export)
     assert os.listdir(export.parent) == ["export"]
@@ -80,11 +80,23 @@ def test_all_users_of_a_part_or_of_an_export(export):
     assert verify(export) and ids_of(export) == []
 
 
-def test_an_export_that_is_run_again_does_not_take_up_an_erased_part(export):
-    assert finished_part(export, 0, 3, "export-1"), "it would an undisturbed one"
+def test_an_export_that_is_run_again_does_not_take_up_an_erased_one(export):
+    assert is_export(export, "export-1"), "it would an undisturbed one"
+    erase(export, ["nobody"])
+    assert is_export(export, "export-1")
     erase(export, ["user-1"])
-    assert not finished_part(export, 0, 3, "export-1")
-    assert finished_part(export, 1, 3, "export-1")
+    assert is_export(export) and not is_export(export, "export-1")
+
+
+def test_card_and_statistics_are_those_of_who_is_left(export):
+    before = read_embeddings(export)
+    erase(export, ["user-1", "user-29"])
+    after = read_embeddings(export)
+    assert "28 users of 8 dimensions" in (export / "card.md").read_text()
+    assert "2 users were erased" in (export / "card.md").read_text()
+    found = after.manifest["statistics"]
+    np.testing.assert_allclose(found["mean"], after.embedding_NE.mean(axis=0), atol=1e-7)
+    assert abs(np.subtract(found["mean"], before.manifest["statistics"]["mean"])).max() > 1e-3
 
 
 def test_killed_at_every_operation_it_is_the_old_export_or_the_new_one(export, tmp_path):
@@ -111,6 +123,10 @@ def test_killed_at_every_operation_it_is_the_old_export_or_the_new_one(export, t
         assert left == ["export"]
     assert len(states) > 15 and states[0] == everybody and states[-1] == rest
     assert states.count(rest) > 2, "some were killed after the new one was in place"
+
+
+def _contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def _bytes_under(folder):
@@ -142,7 +158,7 @@ def test_through_a_link_and_from_inside(export, tmp_path, monkeypatch):
 
 
 def test_what_is_refused_leaves_everything_as_it_was(export, tmp_path, monkeypatch):
-    before = {path.name: path.read_bytes() for path in export.iterdir()}
+    before = _contents(export)
     with files.lease(tmp_path / "export.lock"), pytest.raises(LockedError):
         erase(export, ["user-1"])
     (export / "index.usearch").write_text("vectors of everybody")
@@ -157,7 +173,7 @@ def test_what_is_refused_leaves_everything_as_it_was(export, tmp_path, monkeypat
         patch.setattr(files, "write_json", refuse)
         with pytest.raises(StorageError):
             erase(export, ["user-1"])
-    assert {path.name: path.read_bytes() for path in export.iterdir()} == before
+    assert _contents(export) == before
     (export / SECOND).write_bytes(before[SECOND][:-1])
     with pytest.raises(DataError, match=SECOND):
         erase(export, ["user-1"])

@@ -12,6 +12,8 @@ from clue_jax.embeddings.reader import SEAL, read_embeddings, read_part, seal_of
 from clue_jax.errors import DataError
 from tests.embeddings.exports import random_users, write_export
 
+FOLDER = "model_version=model-1"
+
 
 @pytest.fixture
 def export(tmp_path):
@@ -60,13 +62,13 @@ def test_an_export_of_nobody(tmp_path):
 def test_any_flipped_bit_is_found(export, tmp_path):
     """Faults 26: none silent; the undamaged copy is the positive control."""
     rng = np.random.default_rng(0)
-    parts = sorted(export.glob("*.parquet"))
+    parts = sorted(export.glob("*/*.parquet"))
     silent = []
     for trial in range(40):
         copy = tmp_path / f"copy-{trial}"
         shutil.copytree(export, copy)
         assert len(read_embeddings(copy)) == 60
-        victim = copy / parts[trial % len(parts)].name
+        victim = copy / FOLDER / parts[trial % len(parts)].name
         payload = bytearray(victim.read_bytes())
         position = int(rng.integers(len(payload)))
         payload[position] ^= 1 << int(rng.integers(8))
@@ -81,7 +83,7 @@ def test_any_flipped_bit_is_found(export, tmp_path):
 
 def test_page_checksums_alone_find_flips_in_pages(export):
     """For consumers that read the parts without our manifest."""
-    path = export / "part-00000-of-00003.parquet"
+    path = export / FOLDER / "part-00000-of-00003.parquet"
     payload = bytearray(path.read_bytes())
     column = pq.read_metadata(path).row_group(0).column(2)
     assert column.path_in_schema == "embedding.list.element"
@@ -124,13 +126,13 @@ def test_a_manifest_of_something_else(export, other):
 
 
 def test_a_missing_part(export):
-    (export / "part-00001-of-00003.parquet").unlink()
+    (export / FOLDER / "part-00001-of-00003.parquet").unlink()
     with pytest.raises(DataError, match="part-00001-of-00003.parquet: No such file"):
         read_embeddings(export)
 
 
 def test_a_truncated_part(export):
-    path = export / "part-00001-of-00003.parquet"
+    path = export / FOLDER / "part-00001-of-00003.parquet"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match="part-00001-of-00003.parquet: .* bytes, but manifest"):
         read_embeddings(export)
@@ -139,13 +141,16 @@ def test_a_truncated_part(export):
 def test_a_part_of_another_export(export, tmp_path):
     write_export(tmp_path / "other", random_users(60, seed=1))
     name = "part-00002-of-00003.parquet"
-    shutil.copy(tmp_path / "other" / name, export / name)
+    shutil.copy(tmp_path / "other" / FOLDER / name, export / FOLDER / name)
     with pytest.raises(DataError, match=f"{name}: .*of another export"):
         read_embeddings(export)
 
 
-def test_a_stray_part(export):
-    shutil.copy(export / "part-00002-of-00003.parquet", export / "part-00003-of-00008.parquet")
+@pytest.mark.parametrize("where", [FOLDER, "model_version=model-2", ""])
+def test_a_stray_part(export, where):
+    (export / where).mkdir(exist_ok=True)
+    stray = export / where / "part-00003-of-00008.parquet"
+    shutil.copy(export / FOLDER / "part-00002-of-00003.parquet", stray)
     with pytest.raises(DataError, match="part-00003-of-00008.parquet: not named in manifest"):
         read_embeddings(export)
 
@@ -174,7 +179,11 @@ def test_columns_that_differ_from_the_manifest(export):
         read_embeddings(export)
 
 
-def test_a_newer_format(export):
-    change_manifest(export, schema_version=2)
-    with pytest.raises(DataError, match="schema version 2, but this program knows 1"):
+@pytest.mark.parametrize(
+    ("version", "way_out"), [("embeddings/v2", "update clue_jax"), (1, "export again, to another")]
+)
+def test_another_format(export, version, way_out):
+    change_manifest(export, schema_version=version)
+    problem = f"version {version}, but this program knows embeddings/v1; {way_out}"
+    with pytest.raises(DataError, match=problem):
         read_embeddings(export)

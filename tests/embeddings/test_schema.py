@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from clue_jax.embeddings import schema
+from clue_jax.embeddings import schema, vectors
 from clue_jax.errors import ConfigError, DataError
 from tests.embeddings.exports import random_users, unit
 
@@ -16,14 +16,20 @@ def test_user_table_round_trips():
     table = schema.user_table(**users)
     assert table.schema == schema.user_schema(users["services"], 8)
     for s, service in enumerate(users["services"]):
-        z_NE, present_N = schema.matrix(table, f"embedding_{service}")
+        z_NE, present_N = vectors.matrix(table, f"embedding_{service}")
         assert np.array_equal(present_N, users["counts_NS"][:, s] > 0)
         assert not present_N.all(), "some must lack a service for this test to mean anything"
         assert np.array_equal(z_NE, users["z_NSE"][:, s] * present_N[:, None])
         assert table.column(f"embedding_{service}").null_count == (~present_N).sum()
-        assert table.column(f"num_behaviours_{service}").to_pylist() == list(
-            users["counts_NS"][:, s]
-        )
+        for name, expected_NS in (("behaviours", "counts_NS"), ("tokens", "tokens_NS")):
+            found = table.column(f"num_{name}_{service}").to_pylist()
+            assert found == users[expected_NS][:, s].tolist()
+    assert table.column("services").to_pylist() == [
+        [service for service, count in zip(users["services"], counts, strict=True) if count]
+        for counts in users["counts_NS"].tolist()
+    ]
+    assert table.column("truncated").to_pylist() == users["truncated_N"].tolist()
+    assert 0 < sum(users["truncated_N"]) < 20
 
 
 def test_a_pyarrow_that_cannot_read_nulls_is_refused(monkeypatch):
@@ -57,9 +63,9 @@ def test_item_ids_keep_their_bits():
 def test_an_empty_table_has_the_same_schema():
     table = schema.user_table(**random_users(0))
     assert len(table) == 0 and table.schema == schema.user_schema(("art", "office"), 8)
-    assert schema.matrix(table, "embedding")[0].shape == (0, 8)
+    assert vectors.matrix(table, "embedding")[0].shape == (0, 8)
 
 
 def test_a_column_that_is_no_vector_is_refused():
     with pytest.raises(DataError, match="'x' is int64"):
-        schema.matrix(pa.table({"x": [1, 2]}), "x")
+        vectors.matrix(pa.table({"x": [1, 2]}), "x")

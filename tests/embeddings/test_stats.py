@@ -61,6 +61,6 @@ def test_the_command(tmp_path, capsys):
     assert "norms 1.000000 to 1.000000" in text and "cosine of 435 pairs" in text
     write_export(tmp_path / "none", random_users(0), parts=1)
     assert cli.main(["embeddings", "stats", str(tmp_path / "none")]) == 3
-    (tmp_path / "a" / "part-00002-of-00003.parquet").unlink()
+    (tmp_path / "a/model_version=model-1/part-00002-of-00003.parquet").unlink()
     assert cli.main(["embeddings", "stats", str(tmp_path / "a")]) == 3
     assert "part-00002-of-00003.parquet" in capsys.readouterr().err

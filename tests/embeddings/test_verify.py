@@ -7,10 +7,11 @@ import pytest
 
 from clue_jax import cli, files
 from clue_jax.embeddings import writer
+from clue_jax.embeddings.layout import SHARDING, part_file, user_shards
 from clue_jax.embeddings.reader import SEAL, seal_of
 from tests.embeddings.exports import random_users, write_export
 
-PART = "part-00001-of-00003.parquet"
+PART = "model_version=model-1/part-00001-of-00003.parquet"
 
 
 @pytest.fixture
@@ -81,6 +82,7 @@ def test_a_changed_manifest(export, capsys):
         (replaced("num_behaviours_art", lambda values: 5 * (not values[0])), 3, "embedding_art"),
         (replaced("embedding", lambda values: [2 * x for x in values[0]]), 3, "length is 2"),
         (replaced("embedding", lambda values: [1.001 * x for x in values[0]]), 3, "norms"),
+        (replaced("embedding", lambda values: [-x for x in values[0]]), 3, "statistics."),
         (replaced("embedding", lambda values: [np.nan] * 8), 6, "not finite"),
     ],
 )
@@ -88,7 +90,7 @@ def test_rows_that_no_export_has(export, capsys, change, code, message):
     rewrite(export, change)
     assert verify(export) == code
     error = capsys.readouterr().err
-    assert message in error and (PART in error or not code)
+    assert message in error and (PART in error or not code or "statistics" in message)
 
 
 def test_a_file_beside_the_parts(tmp_path, capsys):
@@ -117,7 +119,26 @@ def test_an_export_of_items(tmp_path, capsys):
     )
     described = {"what": "items", "model_version": "model-1", "embedding_width": 8}
     dataset = {"dataset": {"services": ["art"]}}
-    entry = writer.write_part(tmp_path, 0, 1, table)
+    entry = writer.write_part(tmp_path, part_file("model-1", 0, 1), table)
     writer.write_manifest(tmp_path, {**described, **dataset}, [entry])
     assert verify(tmp_path) == 0
     assert "5 items in 1 parts" in capsys.readouterr().out
+
+
+def test_users_are_where_the_rule_says(tmp_path, capsys):
+    """Else a consumer that computes the part of a user would not find it."""
+    users = random_users(30)
+    shards = user_shards(users["user_ids"], 1)
+    order = np.argsort(users["user_ids"].astype(str))
+    placed = {k: v[order] if isinstance(v, np.ndarray) else v for k, v in users.items()}
+    assert not shards.any()
+    rule = {"sharding": SHARDING["users"]}
+    write_export(tmp_path / "good", placed, parts=1, **rule)
+    assert verify(tmp_path / "good") == 0
+    write_export(tmp_path / "unordered", users, parts=1, **rule)
+    write_export(tmp_path / "elsewhere", placed, parts=2, **rule)
+    for name in ("unordered", "elsewhere"):
+        assert verify(tmp_path / name) == 3
+        assert "is not in the part or place that" in capsys.readouterr().err
+    write_export(tmp_path / "free", users, parts=2)
+    assert verify(tmp_path / "free") == 0

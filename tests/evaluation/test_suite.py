@@ -90,6 +90,8 @@ def export_of(data, folder, noise=0.5, splits=("test",), seen=None, **manifest):
         "embedding_NE": unit(z_NSE.sum(axis=1)),
         "z_NSE": z_NSE,
         "counts_NS": seen.counts(),
+        "tokens_NS": seen.counts(),
+        "truncated_N": np.zeros(len(seen), bool),
         "first_N": None,
         "last_N": None,
         "event_N": None,
@@ -271,7 +273,7 @@ def test_items_and_a_single_service_cannot_be_matched(data, tmp_path):
         embedding_JE=unit(np.random.default_rng(0).normal(size=(3, 4))),
         model_version="m",
     )
-    entry = write_part(tmp_path / "export", 0, 1, table)
+    entry = write_part(tmp_path / "export", "part.parquet", table)
     write_manifest(tmp_path / "export", {"what": "items", "embedding_width": 4}, [entry])
     with pytest.raises(DataError, match="an export of items, but users are needed; run export"):
         run(tmp_path)
@@ -287,7 +289,7 @@ def test_a_damaged_export_is_refused(data, tmp_path):
     export_of(data, tmp_path / "export")
     assert run(tmp_path)  # control
     shutil.rmtree(tmp_path / "out")
-    part = next((tmp_path / "export").glob("*.parquet"))
+    part = next((tmp_path / "export").glob("*/*.parquet"))
     part.write_bytes(part.read_bytes()[:-1])
     with pytest.raises(DataError, match=part.name):
         run(tmp_path)
