@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from clue_jax.cli_stage import Stage
+from clue_jax.config import PretrainConfig
 
 WIDTH = 100
 EXIT_CODES = (
@@ -66,12 +67,17 @@ def stage_help(program: str, stage: Stage, config: Any | None) -> str:
 
 
 def config_keys(config: Any, prefix: str = "") -> Iterator[tuple[str, str, Any, str]]:
-    """Key, type, value and comment of every leaf of a config dataclass, in order."""
+    """Key, type, value and comment of every leaf of a config dataclass, in order.
+
+    What the config of another stage has inside it is said there.
+    """
     hints = typing.get_type_hints(type(config))
     comments = _comments(type(config))
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
+        if prefix == "" and isinstance(value, PretrainConfig):
+            yield f"{field.name}.KEY", "", "", "each key of `train`; see its --help"
+        elif dataclasses.is_dataclass(value):
             yield from config_keys(value, f"{prefix}{field.name}.")
         else:
             kind = _type_name(hints[field.name])

@@ -24,6 +24,7 @@ from clue_jax.scaling.measure import PF_DAY
 
 Result = dict[str, Any]
 FACTORS = ("size", "users", "behaviours", "batch", "steps")
+_LEARNT = 0.99  # of the loss of chance; random vectors come as near
 COLUMNS = ("compute", "parameters", "users", "samples", "behaviours", "batch")
 # What a form's factors are made of: runs that are compared agree on all other factors.
 _MADE_OF = {"parameters": {"size"}, "samples": {"steps"}, "compute": set(FACTORS)}
@@ -141,9 +142,11 @@ def _sound(results: Sequence[Result]) -> tuple[list[Result], dict[str, str]]:
     for run in results:
         if "failed" in run:
             excluded[run["run"]] = run["failed"]
-        elif run["loss"] > run["chance"]:
+        elif run["loss_best_scale"] > _LEARNT * run["chance"]:
+            # With its own temperature a run that has learnt may still be worse than a coin.
             excluded[run["run"]] = (
-                f"loss {run['loss']:.3f} is above chance, {run['chance']:.3f}: it learnt nothing"
+                f"loss {run['loss_best_scale']:.3f} with the best temperature, chance"
+                f" {run['chance']:.3f}: it learnt nothing"
             )
         else:
             sound.append(run)

@@ -63,14 +63,14 @@ def _study() -> ScaleConfig:
 
 def _smoke() -> ScaleConfig:
     base = _base()
-    base.train.batch_users = 32
+    base.train.batch_users, base.loss.temperature = 32, 0.3
     return ScaleConfig(
         base=base,
         sweeps=(
             Sweep("small", sizes=("8x1",), steps=(20,)),
             Sweep("large", sizes=("16x1",), steps=(20, 60)),
         ),
-        rate=RateRule(learning_rate=1e-2),
+        rate=RateRule(learning_rate=2e-2),
         held_out=HeldOutConfig(behaviours=8, negatives=7),
         resamples=20,
     )

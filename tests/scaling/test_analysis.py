@@ -36,6 +36,7 @@ def result(size, steps, seed=0, loss=None, **changes):
         "compute": 60 * PARAMETERS[size] * samples / PF_DAY,
         "loss": law * math.exp(noise) if loss is None else loss,
         "loss_own": law,
+        "loss_best_scale": law if loss is None else loss,
         "chance": math.log(64),
         "mrr": math.exp(-law),
     }
@@ -74,7 +75,7 @@ def test_who_does_not_count_is_named():
     worse = result("64x2", 400, loss=3.0, cell="64x2-400-fast", run="fast")
     found = analyse([*RUNS, diverged, failed, worse], resamples=0, seed=0)
     assert found.excluded == {
-        "16x1-50-0": f"loss 9.000 is above chance, {math.log(64):.3f}: it learnt nothing",
+        "16x1-50-0": "loss 9.000 with the best temperature, chance 4.159: it learnt nothing",
         "16x1-25-0": "exit code 6: too many",
         "fast": "another learning rate or temperature is better: 64x2-400",
     }
