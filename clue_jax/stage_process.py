@@ -19,7 +19,7 @@ def run_stage(argv: Sequence[str], output: Any = None) -> int:
         argv: the stage and its flags, without `python -m clue_jax`.
         output: an open file for what it prints; None: it is passed on as it comes.
     """
-    command = [sys.executable, "-u", "-m", "clue_jax", *argv]
+    command = [sys.executable, "-m", "clue_jax", *argv]
     errors = None if output is None else subprocess.STDOUT
     with (
         subprocess.Popen(command, stdout=output, stderr=errors) as process,

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from clue_jax import quickstart
+from clue_jax import quickstart, stage_process
 from clue_jax.errors import LockedError
 from clue_jax.files import lease
 
@@ -53,7 +53,7 @@ def stage_player(tmp_path, monkeypatch):
     player = tmp_path / "player"
     player.write_text(PLAYER.format(python=sys.executable, root=str(tmp_path)))
     player.chmod(player.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(quickstart.sys, "executable", str(player))
+    monkeypatch.setattr(stage_process.sys, "executable", str(player))
     calls = tmp_path / "calls.jsonl"
 
     def play(**plan):
