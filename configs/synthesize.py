@@ -4,8 +4,11 @@
     python -m clue_jax synthesize --config=configs/synthesize.py:quickstart --out=data/quickstart
 
 Variants: the default (20,000 users, 1.5 million behaviours), `quickstart` (3,000 users, 155,000
-behaviours) and `smoke` (200 users, for tests); each takes about a second. Ten million behaviours:
-`--config.num_users=131_000`, 6 s on one core and 300 MB of memory.
+behaviours) and `smoke` (200 users, for tests); seconds each. Ten million behaviours:
+`--config.num_users=131_000 --config.labels=false`, 6 s on one core and 300 MB of memory.
+
+`labels/` has labels of five tasks and an impression log, from the manifest's `label_cutoff` on,
+with the best reachable scores in best.json; see configs/evaluate/tasks.py.
 
 Words in common between services are about 1 % of what is written. Finding a user of `search` among
 users of `shop` (10 % of the users, those with 5 behaviours in each) by R@10:

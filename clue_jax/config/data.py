@@ -26,6 +26,7 @@ class SynthesizeConfig:
     first_day: str = "2024-01-01"  # ISO date of the earliest behaviour
     num_days: int = 365
     users_per_file: int = 10_000
+    labels: bool = True  # of tasks, and an impression log; they change no byte of the logs
     seed: int = 0
     overwrite: bool = False
 

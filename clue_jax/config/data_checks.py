@@ -32,10 +32,11 @@ def validate_synthesize(config: SynthesizeConfig) -> None:
     require(len(set(config.services)) == len(config.services), "services", "a name is there twice")
     for service in config.services:
         require(
-            bool(re.fullmatch(r"[a-z][a-z0-9_]{0,31}", service)) and service != "latents",
+            bool(re.fullmatch(r"[a-z][a-z0-9_]{0,31}", service))
+            and service not in ("latents", "labels"),
             "services",
             f"{service!r} cannot name a folder and a column: use up to 32 of a-z, 0-9 and _,"
-            " a letter first, and not 'latents'",
+            " a letter first, and not 'latents' or 'labels'",
         )
     require(
         2 <= config.num_topics <= 10_000,

@@ -7,7 +7,9 @@ Output, one folder per service of Parquet parts with a row per behaviour, ordere
 are, not by user): user_id, timestamp (UTC), item_id, title, brand, category (strings), price
 (float64). What was behind it is kept in `latents/`: users-*.parquet (each user's interests and
 their weights month by month), topics.parquet, items.parquet; with `noise`, `repeat` and the
-popularities there, the best reachable score of any label made from them can be computed.
+popularities there, the best reachable score of any label made from them can be computed. `labels/`
+has labels of five tasks and an impression log from the last whole month on, and best.json with the
+best reachable scores (synthetic_label_tables.py); logs of less than two months have no labels.
 manifest.json comes last.
 
 Memory is bounded by `users_per_file`; the population is the same whatever its value.
@@ -26,11 +28,13 @@ from etils import epath
 from clue_jax import files
 from clue_jax.config import SynthesizeConfig, to_json, validate_synthesize
 from clue_jax.console import progress, say
+from clue_jax.data.synthetic_label_tables import LabelWriter
+from clue_jax.data.synthetic_labels import cutoff_second, label_month
 from clue_jax.data.synthetic_users import BLOCK_USERS, MONTH_DAYS, Behaviours, Block, live
 from clue_jax.data.synthetic_world import Catalogue, World, build_world
 
 SCHEMA_VERSION = 1
-LATENTS = "latents"
+LATENTS, LABELS = "latents", "labels"
 
 
 def synthesize(config: SynthesizeConfig, out: str) -> None:
@@ -65,12 +69,19 @@ def _write_logs(config: SynthesizeConfig, staged: epath.Path) -> dict[str, Any]:
         _write_table(_item_table(world), staged, f"{LATENTS}/items.parquet"),
     ]
     items = {catalogue.service: _item_columns(catalogue) for catalogue in world.catalogues}
+    wanted = config.labels and label_month(config) > 0
+    labelled = LabelWriter(config, world, _ids_of) if wanted else None
+    labels: list[dict[str, Any]] = []
     with progress("synthesize: users", config.num_users) as advance:
         for part, first in enumerate(range(0, config.num_users, config.users_per_file)):
             last = min(first + config.users_per_file, config.num_users)
             blocks = _blocks(config, world, first, last)
             table = _latent_table(blocks, first, last)
             latents.append(_write_table(table, staged, f"{LATENTS}/users-{part:05d}.parquet"))
+            if labelled:
+                for task, table in labelled.tables(blocks, first, last).items():
+                    path = f"{LABELS}/{task}/part-{part:05d}.parquet"
+                    labels.append(_write_table(table, staged, path))
             for position, (name, entry) in enumerate(services.items()):
                 behaviours = _join([block.behaviours[position] for block in blocks], first, last)
                 if not len(behaviours.user):
@@ -81,6 +92,10 @@ def _write_logs(config: SynthesizeConfig, staged: epath.Path) -> dict[str, Any]:
                 entry["behaviours"] += table.num_rows
                 entry["users"] += len(np.unique(behaviours.user))
             advance(last - first)
+    cutoff = ""
+    if labelled:
+        files.write_json(staged / LABELS / "best.json", labelled.best())
+        cutoff = str(np.datetime64(cutoff_second(config), "s"))
     return {
         "schema_version": SCHEMA_VERSION,
         "what": "synthetic behaviour logs",
@@ -91,6 +106,8 @@ def _write_logs(config: SynthesizeConfig, staged: epath.Path) -> dict[str, Any]:
         "topics": len(world.topics),
         "services": services,
         "latents": latents,
+        "labels": labels,
+        "label_cutoff": cutoff,
     }
 
 
@@ -110,7 +127,11 @@ def _join(parts: list[Behaviours], first: int, last: int) -> Behaviours:
 
 
 def _user_ids(first: int, last: int) -> pa.Array:
-    return pa.array([f"u{number:09d}" for number in range(first, last)], pa.string())
+    return _ids_of(np.arange(first, last))
+
+
+def _ids_of(numbers: np.ndarray) -> pa.Array:
+    return pa.array([f"u{number:09d}" for number in numbers.tolist()], pa.string())
 
 
 def _log_table(

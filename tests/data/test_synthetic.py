@@ -262,6 +262,7 @@ def test_items_are_drawn_by_popularity_inside_their_topic():
         ("services", ("shop", "shop")),
         ("services", ("../shop",)),
         ("services", ("latents",)),
+        ("services", ("labels",)),
         ("num_topics", 1),
         ("items_per_service", 15),
         ("interests_per_user", 17),
