@@ -20,6 +20,15 @@ from clue_jax.config.data import (
     TokenizerConfig,
 )
 from clue_jax.config.data_checks import validate_prepare, validate_synthesize
+from clue_jax.config.evaluation import (
+    BASELINES,
+    DownstreamConfig,
+    EvaluateConfig,
+    MatchingConfig,
+    TaskConfig,
+    TaskKind,
+)
+from clue_jax.config.evaluation_checks import validate_evaluate
 from clue_jax.config.json import from_json, to_json
 from clue_jax.config.scaling import (
     HeldOutConfig,
@@ -29,14 +38,10 @@ from clue_jax.config.scaling import (
     validate_scale,
 )
 from clue_jax.config.serving import (
-    BASELINES,
-    EvaluateConfig,
     ExportConfig,
     ExportWhat,
-    MatchingConfig,
     StoredPrecision,
     epoch_seconds,
-    validate_evaluate,
     validate_export,
 )
 from clue_jax.config.training import (
@@ -105,11 +110,14 @@ __all__ = [
     "StoredPrecision",
     "ExportWhat",
     "ExportConfig",
-    "BASELINES",
-    "MatchingConfig",
-    "EvaluateConfig",
     "epoch_seconds",
     "validate_export",
+    "BASELINES",
+    "MatchingConfig",
+    "TaskKind",
+    "TaskConfig",
+    "DownstreamConfig",
+    "EvaluateConfig",
     "validate_evaluate",
     "to_json",
     "from_json",

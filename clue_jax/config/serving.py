@@ -1,11 +1,11 @@
-"""What `export` and `evaluate` take."""
+"""What `export` takes."""
 
 # Annotations stay real types here (no `from __future__ import annotations`): config_flags reads
 # them from the fields to parse overrides.
 
 import datetime
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from clue_jax.config.checks import require
 from clue_jax.errors import ConfigError
@@ -38,29 +38,6 @@ class ExportConfig:
     dimensions: int = 0  # keep so many of each vector, scaled to length one again; 0: all
     npy: bool = False  # also write vectors and ids as .npy, for readers of no Parquet
     verify: bool = False  # compare all shards of the data with their SHA-256 before anything else
-    overwrite: bool = False
-
-
-BASELINES = ("tfidf", "random_encoder", "chance")
-
-
-@dataclass
-class MatchingConfig:
-    """Cross-service user matching: find the same person among others through another service."""
-
-    services: tuple[str, ...] = ()  # every pair of these; empty: every pair of the export
-    splits: tuple[str, ...] = ("test",)
-    min_behaviours: int = 5  # in each of the two services
-    block: int = 1_000  # candidates in a block for the blocked recall
-    bootstrap: int = 1_000  # resamples over users
-    baselines: tuple[str, ...] = BASELINES
-
-
-@dataclass
-class EvaluateConfig:
-    matching: MatchingConfig = field(default_factory=MatchingConfig)
-    data: str = ""  # prepared dataset; empty: the one named in the export's manifest
-    seed: int = 0
     overwrite: bool = False
 
 
@@ -108,30 +85,3 @@ def validate_export(config: ExportConfig) -> None:
         "host",
         f"{config.host!r}: give i/P, such as 0/4, with i from 0 and below P",
     )
-
-
-def validate_evaluate(config: EvaluateConfig) -> None:
-    """Refuses an evaluation that cannot work, before anything is read.
-
-    Raises:
-        ConfigError: names the key, the value and what would be valid.
-    """
-    matching = config.matching
-    services = matching.services
-    require(
-        not services or (len(services) >= 2 and len(set(services)) == len(services)),
-        "matching.services",
-        f"{', '.join(services)}: name two different services or more, or none for all",
-    )
-    require(len(matching.splits) >= 1, "matching.splits", "name one split or more")
-    require(len(set(matching.splits)) == len(matching.splits), "matching.splits", "one is twice")
-    for name, least in (("min_behaviours", 1), ("block", 2), ("bootstrap", 1)):
-        value = getattr(matching, name)
-        require(value >= least, f"matching.{name}", f"{value} must be at least {least}")
-    for name in matching.baselines:
-        require(
-            name in BASELINES,
-            "matching.baselines",
-            f"no baseline {name!r}; there are {', '.join(BASELINES)}",
-        )
-    require(config.seed >= 0, "seed", f"{config.seed} must not be negative")

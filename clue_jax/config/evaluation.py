@@ -1,0 +1,95 @@
+"""What `evaluate` takes."""
+
+# Annotations stay real types here (no `from __future__ import annotations`): config_flags reads
+# them from the fields to parse overrides.
+
+import enum
+from dataclasses import dataclass, field
+
+SUITES = ("matching", "downstream")
+BASELINES = ("tfidf", "random_encoder", "chance")
+FEATURES = ("clue", "random_encoder", "tfidf", "factors", "item_mean", "clue+best")
+HEADS = ("linear", "mlp", "knn")
+
+
+@dataclass
+class MatchingConfig:
+    """Cross-service user matching: find the same person among others through another service."""
+
+    services: tuple[str, ...] = ()  # every pair of these; empty: every pair of the export
+    splits: tuple[str, ...] = ("test",)
+    min_behaviours: int = 5  # in each of the two services
+    block: int = 1_000  # candidates in a block for the blocked recall
+    bootstrap: int = 1_000  # resamples over users
+    baselines: tuple[str, ...] = BASELINES
+
+
+class TaskKind(enum.Enum):
+    BINARY = "binary"
+    MULTICLASS = "multiclass"
+    REGRESSION = "regression"
+    RETRIEVAL = "retrieval"  # the right item among a catalogue, full ranking
+    AUDIENCE = "audience"  # users like given seeds, which are positive ones; labels as of BINARY
+    CLICKS = "clicks"  # a row an impression: click-through and the value of policies
+
+
+@dataclass
+class TaskConfig:
+    """One downstream task: a Parquet table of labels and what its columns are."""
+
+    name: str = ""
+    kind: TaskKind = TaskKind.BINARY
+    labels: str = ""  # file, folder or glob in `downstream.labels`; RETRIEVAL may leave it empty:
+    # then the label is the first behaviour on `service` that the export left out
+    user_id: str = "user_id"  # column
+    label: str = "label"  # column; of RETRIEVAL the item's id at its source
+    timestamp: str = "timestamp"  # column; empty: the labels have no dates
+    timeless: bool = False  # no behaviour can give the label away, so the export needs no cutoff
+    window_days: int = 0  # labels as late as this after the cutoff are refused; 0: none is
+    service: str = ""  # of the catalogue of RETRIEVAL
+    at: tuple[int, ...] = (10,)  # k of the metrics at k of RETRIEVAL and AUDIENCE
+    best: str = ""  # column with the best possible prediction, shown as the model `best`
+    # Of CLICKS, columns:
+    action: str = "advertisement"  # what was shown
+    position: str = "position"
+    propensity: str = "propensity"  # probability with which the logging policy showed it
+    truth: str = ""  # table of true click probabilities (user_id, clicks, stated), to validate
+
+
+@dataclass
+class DownstreamConfig:
+    """Downstream tasks: heads on frozen embeddings beside baselines, on users in folds.
+
+    Each fold of the users is predicted by heads that were fitted on the others; one more fold is
+    kept from fitting to choose hyper-parameters and when to stop.
+    """
+
+    labels: str = ""  # folder of the label tables
+    items: str = ""  # export of items (--config.what=items) for RETRIEVAL and item_mean
+    tasks: tuple[TaskConfig, ...] = ()
+    # Heads overfit on embeddings of users the encoder was trained on, so these are left out.
+    splits: tuple[str, ...] = ("validation", "test")
+    folds: int = 5
+    features: tuple[str, ...] = ("clue", "random_encoder", "tfidf", "factors", "clue+best")
+    heads: tuple[str, ...] = HEADS
+    weight_decays: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
+    mlp_widths: tuple[int, ...] = (32, 128)
+    neighbours: tuple[int, ...] = (10, 30, 100)
+    rank: int = 128  # dimensions of the truncated SVD of tfidf and factors
+    steps: int = 300  # at most; the step of the least validation loss is kept
+    batch_rows: int = 256
+    max_users: int = 50_000  # a sample by hash where more are labelled
+    max_unknown_users: int = 0  # labels of users that neither export nor dataset has
+    new_user_behaviours: int = 10  # users with at most as many are also reported on their own
+    exploration: float = 0.1  # share of the policies of CLICKS that is dealt evenly
+    bootstrap: int = 1_000  # resamples over users
+
+
+@dataclass
+class EvaluateConfig:
+    suites: tuple[str, ...] = ("matching",)
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
+    downstream: DownstreamConfig = field(default_factory=DownstreamConfig)
+    data: str = ""  # prepared dataset; empty: the one named in the export's manifest
+    seed: int = 0
+    overwrite: bool = False
