@@ -53,7 +53,7 @@ class TaskConfig:
     action: str = "advertisement"  # what was shown
     position: str = "position"
     propensity: str = "propensity"  # probability with which the logging policy showed it
-    truth: str = ""  # table of true click probabilities (user_id, clicks, stated), to validate
+    truth: str = ""  # table of true click probabilities of each user, to validate lifts
 
 
 @dataclass
@@ -73,7 +73,7 @@ class DownstreamConfig:
     features: tuple[str, ...] = ("clue", "random_encoder", "tfidf", "factors", "clue+best")
     heads: tuple[str, ...] = HEADS
     weight_decays: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
-    mlp_widths: tuple[int, ...] = (32, 128)
+    mlp_widths: tuple[int, ...] = (64,)
     neighbours: tuple[int, ...] = (10, 30, 100)
     rank: int = 128  # dimensions of the truncated SVD of tfidf and factors
     steps: int = 300  # at most; the step of the least validation loss is kept

@@ -76,6 +76,7 @@ class LabelWriter:
                 {
                     "user_id": ids,
                     "clicks": _lists(shown.true_clicks[at]),
+                    "logged": _lists(np.tile(self._ads.logged, (len(at), 1))),
                     "stated": _lists(shown.stated[at]),
                 }
             ),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,32 +38,48 @@ def word_counts(users: Users, items: ItemTable) -> list[sp.csr_array]:
     owner_M = np.repeat(np.arange(len(users)), behaviours)
     item_M = users.item_offsets[owner_M] + users.behaviour_items
     used_J, item_M = np.unique(users.item_ids[item_M], return_inverse=True)
-    words_JW = _words(items.texts[items.lookup(used_J)].tolist())
+    words_JW = words_of(items.texts[items.lookup(used_J)].tolist())
     return [
         _behaviours_of(users, service, item_M, len(used_J)) @ words_JW
         for service in range(len(users.services))
     ]
 
 
-def tfidf(counts: list[sp.csr_array]) -> list[sp.csr_array]:
-    """Unit vectors of weighted words, fitted on all given documents together.
+@dataclass(frozen=True)
+class Tfidf:
+    """Weights of words; see `fit_tfidf`."""
+
+    kept: np.ndarray  # [W'] columns of the words that are left
+    idf: np.ndarray  # [W']
+
+    def __call__(self, counts: sp.csr_array) -> sp.csr_array:
+        """Unit vectors of weighted words [N, W'], float64, of counts [N, W].
+
+        A document without a word left is all zeros, so its scores all tie.
+        """
+        return _weighted(counts[:, self.kept], self.idf)
+
+
+def fit_tfidf(counts: Sequence[sp.csr_array]) -> Tfidf:
+    """Weights from all given documents together.
 
     As scikit-learn's `TfidfVectorizer(sublinear_tf=True, min_df=2)`: the weight is
     `(1 + ln count) * (1 + ln((1 + D) / (1 + documents with the word)))` for D documents, words in
-    fewer than 2 documents are left out, rows have length one. A document without a word left is
-    all zeros, so its scores all tie.
+    fewer than 2 documents are left out, rows have length one.
 
     Args:
-        counts: word counts [N, W], one matrix for queries and one for candidates.
-
-    Returns:
-        Weighted matrices [N, W'], float64.
+        counts: matrices [N, W] of word counts.
     """
     documents = sum(matrix.shape[0] for matrix in counts)
     frequency_W = np.sum([np.bincount(m.indices, minlength=m.shape[1]) for m in counts], axis=0)
     kept = np.flatnonzero(frequency_W >= 2)
-    idf = 1.0 + np.log((1.0 + documents) / (1.0 + frequency_W[kept]))
-    return [_weighted(matrix[:, kept], idf) for matrix in counts]
+    return Tfidf(kept, 1.0 + np.log((1.0 + documents) / (1.0 + frequency_W[kept])))
+
+
+def tfidf(counts: Sequence[sp.csr_array]) -> list[sp.csr_array]:
+    """Each matrix of word counts weighted by a fit on all of them; see `fit_tfidf`."""
+    weigh = fit_tfidf(counts)
+    return [weigh(matrix) for matrix in counts]
 
 
 def random_encoder(
@@ -100,8 +118,8 @@ def chance(candidates: int) -> dict[str, float]:
     }
 
 
-def _words(texts: list[str]) -> sp.csr_array:
-    """Word counts of each text, [J, W]."""
+def words_of(texts: list[str]) -> sp.csr_array:
+    """How often each word occurs in each text, [J, W]; see `word_counts` for what a word is."""
     vocabulary: dict[str, int] = {}
     columns: list[int] = []
     lengths = []

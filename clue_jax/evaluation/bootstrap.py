@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from clue_jax.errors import DataError
+
 LEVEL = 0.95
 CELLS = 1 << 20  # weights (of a user in a resample) in memory at a time
+
+# How often each of U users counts in each of R samples, [R, U] -> X statistics of each, [R, X];
+# NaN where a statistic is not defined, such as AUC where all labels are the same.
+Statistic = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -43,14 +50,41 @@ def bootstrap(scores_UX: np.ndarray, resamples: int, seed: int) -> Resampled:
         Means [X].
     """
     users = len(scores_UX)
+    return resample(lambda weights_RU: weights_RU @ scores_UX / users, users, resamples, seed)
+
+
+def resample(
+    statistic: Statistic, users: int, resamples: int, seed: int, cells: int = 0
+) -> Resampled:
+    """Any statistic of weighted users, and the same on resamples; see `bootstrap`.
+
+    Resamples in which a statistic is not defined are left out. Where that depends on the labels
+    alone, as for AUC and R2, it leaves out the same ones of every model, so that pairs stay pairs.
+
+    Args:
+        statistic: of R samples at a time.
+        users: U.
+        resamples: R, of which some may be left out.
+        seed: of the draws.
+        cells: that the statistic needs for a sample; 0: as many as users.
+
+    Raises:
+        DataError: the statistic is not defined on the users, or on no resample of them.
+    """
     rng = np.random.default_rng(seed)
-    drawn_RX = np.empty((resamples, scores_UX.shape[1]))
-    chunk = max(1, CELLS // users)
+    chunk = max(1, CELLS // max(users, cells))
+    drawn = []
     for first in range(0, resamples, chunk):
         size = min(chunk, resamples - first)
-        weights_RU = _multiplicities(rng.integers(users, size=(size, users)), users)
-        drawn_RX[first : first + size] = weights_RU @ scores_UX / users
-    return Resampled(scores_UX.mean(axis=0), drawn_RX)
+        drawn.append(statistic(_multiplicities(rng.integers(users, size=(size, users)), users)))
+    drawn_RX = np.concatenate(drawn)
+    value_X = statistic(np.ones((1, users)))[0]
+    drawn_RX = drawn_RX[~np.isnan(drawn_RX).any(axis=1)]
+    if np.isnan(value_X).any() or not len(drawn_RX):
+        raise DataError(
+            f"a metric is not defined on these {users:,} users; they are too much alike"
+        )
+    return Resampled(value_X, drawn_RX)
 
 
 def _multiplicities(drawn_RU: np.ndarray, users: int) -> np.ndarray:

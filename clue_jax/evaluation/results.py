@@ -15,7 +15,19 @@ from clue_jax.errors import NonFiniteError
 from clue_jax.evaluation.bootstrap import Resampled
 
 TABLE_WIDTH = 100
-HEADINGS = {"recall_at_1": "R@1", "recall_at_10": "R@10", "mrr": "MRR"}
+MOST_COLUMNS = 3  # of metrics, those that come first
+HEADS = (" linear", " mlp", " knn", " lookalike", " cosine")  # at the end of a model's name
+HEADINGS = {
+    "recall_at_1": "R@1",
+    "recall_at_10": "R@10",
+    "mrr": "MRR",
+    "auc": "AUC",
+    "r2": "R2",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "hit_rate_at_10": "HR@10",
+    "ndcg_at_10": "NDCG@10",
+}
 
 
 @dataclass(frozen=True)
@@ -65,13 +77,15 @@ def as_json(results: Sequence[Result]) -> list[dict[str, Any]]:
 def print_table(results: Sequence[Result], console: Console | None = None) -> None:
     """Prints a table of at most 100 columns: a section a task, a line a model.
 
-    With more than one pair of services, only the means of both directions are printed.
+    With more than one pair of services, only the means of both directions are printed; of models
+    with several heads, only the one that was chosen.
     """
     console = console or Console(width=TABLE_WIDTH, highlight=False)
-    cells = {(r.task, r.model, r.metric): r for r in results}
+    cells = {(r.task, r.model, r.metric): r for r in results if not r.model.endswith(HEADS)}
     tasks = list(dict.fromkeys(r.task for r in results))
     means = [task for task in tasks if task.endswith("(mean)")]
-    for task in means if len(means) > 1 else tasks:
+    others = [task for task in tasks if not task.startswith("matching/")]
+    for task in means + others if len(means) > 1 else tasks:
         users = next(r.n for r in results if r.task == task)
         console.print()
         console.print(Text(f"{task}, {users:,} users", style="bold"))
@@ -79,17 +93,24 @@ def print_table(results: Sequence[Result], console: Console | None = None) -> No
     console.print(Text("\n[low high]: 95 % interval; - NAME: difference to NAME on the same users"))
     if len(means) > 1:
         console.print(Text("Each direction, and blocks of candidates, are in results.json"))
+    if others:
+        console.print(Text("Each head, and all metrics, are in results.json"))
 
 
 def _section(task: str, cells: dict[tuple[str, str, str], Result]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("", no_wrap=True, min_width=18)
-    for heading in HEADINGS.values():
+    metrics = list(dict.fromkeys(metric for name, _, metric in cells if name == task))
+    metrics = metrics[:MOST_COLUMNS]
+    for metric in metrics:
+        heading = HEADINGS.get(metric, metric.replace("_", " "))
         table.add_column(heading, justify="right", min_width=19)
     for model in dict.fromkeys(model for name, model, _ in cells if name == task):
         minuend, minus, subtrahend = model.partition(" - ")
         label = f"- {subtrahend}" if minus else minuend
-        values = (_cell(cells.get((task, model, metric))) for metric in HEADINGS)
+        if minus and minuend != "clue":
+            label = f"{minuend} {label}"
+        values = (_cell(cells.get((task, model, metric))) for metric in metrics)
         table.add_row(label, *(Text(value, no_wrap=True) for value in values))
     return table
 

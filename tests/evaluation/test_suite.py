@@ -28,7 +28,7 @@ from clue_jax.embeddings.reader import read_embeddings
 from clue_jax.embeddings.schema import item_table
 from clue_jax.embeddings.writer import write_manifest, write_part
 from clue_jax.errors import ConfigError, DataError, StorageError
-from clue_jax.evaluation import matching, suite
+from clue_jax.evaluation import matching, matching_suite, suite
 from clue_jax.evaluation.results import as_json
 from tests.embeddings.exports import random_users, unit, write_export
 
@@ -212,7 +212,7 @@ def test_three_services_are_three_pairs(tmp_path):
     config = EvaluateConfig(matching=MatchingConfig(baselines=("chance",), bootstrap=300))
     pairs = matching.eligible_pairs(export, config.matching, 0)
     assert len({len(pair.rows) for pair in pairs}) == 3
-    results = as_json(suite.evaluate_matching(config, export, None, pairs))
+    results = as_json(matching_suite.evaluate_matching(config, export, None, pairs))
     for pair in pairs:
         a, b = pair.first, pair.second
         names = [

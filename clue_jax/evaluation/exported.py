@@ -1,0 +1,69 @@
+"""The users of an export with the behaviours that it could see, and the dataset they are of."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clue_jax.config import epoch_seconds
+from clue_jax.data.records import Users, concatenate, visible
+from clue_jax.data.source import Dataset, open_dataset
+from clue_jax.embeddings.reader import Embeddings
+from clue_jax.errors import DataError
+
+
+def dataset_of(export: Embeddings, path: str) -> Dataset:
+    """The dataset an export was made from.
+
+    Raises:
+        DataError: it is another one; names both fingerprints.
+    """
+    made_from = export.manifest["dataset"]
+    dataset = open_dataset(path or made_from["path"])
+    if dataset.fingerprint != made_from["fingerprint"]:
+        raise DataError(
+            f"{dataset.path}: fingerprint {dataset.fingerprint[:12]}, but the export was made from"
+            f" {made_from['fingerprint'][:12]}; name that dataset with --config.data=DIR"
+        )
+    return dataset
+
+
+def users_of(export: Embeddings, dataset: Dataset, splits: tuple[str, ...]) -> Users:
+    """The export's users in its order, with the behaviours that it could see.
+
+    Raises:
+        DataError: a user, or a number of behaviours, that differs between the two.
+    """
+    chosen = whole_users_of(export, dataset, splits)
+    users = visible(chosen, cutoff_seconds(export), int(export.manifest["hold_out_last"] or 0))
+    exported_NS = np.stack([export.counts[service] for service in users.services], axis=1)
+    differ = np.flatnonzero((users.counts() != exported_NS).any(axis=1))
+    if len(differ):
+        raise DataError(
+            f"{dataset.path}: {len(differ):,} users have another number of behaviours there than in"
+            f" the export (row {differ[0]}: {users.counts()[differ[0]].tolist()} and"
+            f" {exported_NS[differ[0]].tolist()}); export again"
+        )
+    return users
+
+
+def whole_users_of(export: Embeddings, dataset: Dataset, splits: tuple[str, ...]) -> Users:
+    """The export's users in its order, with all their behaviours.
+
+    Raises:
+        DataError: a user that the dataset does not have in these splits.
+    """
+    everyone = concatenate([dataset.users(split) for split in splits], dataset.services)
+    position = {user_id: n for n, user_id in enumerate(everyone.user_ids.tolist())}
+    unknown = [user_id for user_id in export.user_ids.tolist() if user_id not in position]
+    if unknown:
+        raise DataError(
+            f"{dataset.path}: {len(unknown):,} users of the export are not in its splits"
+            f" {', '.join(splits)}; export again from this dataset"
+        )
+    return everyone.take([position[user_id] for user_id in export.user_ids.tolist()])
+
+
+def cutoff_seconds(export: Embeddings) -> int | None:
+    """The export's cutoff in epoch seconds; a time without zone is UTC."""
+    cutoff = export.manifest["cutoff"]
+    return epoch_seconds(cutoff) if cutoff else None

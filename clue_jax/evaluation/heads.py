@@ -1,0 +1,204 @@
+"""Heads on frozen features, trained in JAX: linear and MLP, one function for every kind of task.
+
+A head maps standardised features to K outputs: a logit, class logits, a value, a logit for each
+advertisement, or, for retrieval, a vector whose products with the vectors of the items are logits
+beside their popularity. Weight decay, width and the step to stop at are those of the least loss on
+users that are neither fitted on nor predicted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from clue_jax.config import DownstreamConfig, TaskKind
+from clue_jax.evaluation.folds import Fold, Folds
+from clue_jax.evaluation.head_training import EVERY, Params, Spec, apply_head, train_heads
+
+MOST_CHOOSING = 4_096  # validation rows of a fold that are looked at
+CHUNK = 2_048  # rows predicted at a time
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What heads are fitted to: n rows of users of whom U have features.
+
+    Attributes:
+        kind: of the task; AUDIENCE is fitted as BINARY.
+        owner_n: the user of each row.
+        target_n: 0 or 1, a class, an entry of the catalogue, or a value.
+        folds: of the rows.
+        outputs: K: 1, the classes, or what can be shown (CLICKS).
+        action_n: what was shown, of CLICKS.
+        position_n: where, of CLICKS.
+        prior_C: log of the popularity of each item, of RETRIEVAL.
+    """
+
+    kind: TaskKind
+    owner_n: np.ndarray
+    target_n: np.ndarray
+    folds: Folds
+    outputs: int = 1
+    action_n: np.ndarray | None = None
+    position_n: np.ndarray | None = None
+    prior_C: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a model knows: vectors of users, and for retrieval of items."""
+
+    users_UF: np.ndarray
+    items_CG: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The chosen head of each fold, and the mean validation loss over folds."""
+
+    loss: float
+    specs: tuple[Spec, ...]
+    params: tuple[Params, ...]
+    problem: Problem
+    features: Features
+
+    def outputs(self, fold: int, users: np.ndarray) -> np.ndarray:
+        """Outputs of a fold's head for users, float64 [users, K], in the units of the target."""
+        spec, params = self.specs[fold], self.params[fold]
+        arrays = _arrays(self.problem, self.features)
+        parts = []
+        for first in range(0, len(users), CHUNK):
+            x_BF = jnp.asarray(self.features.users_UF[users[first : first + CHUNK]])
+            parts.append(np.asarray(apply_head(spec, params, x_BF, arrays), np.float64))
+        found = np.concatenate(parts)
+        shift, scale = float(params["shift"]), float(params["scale"])
+        return found * scale + shift if spec.kind is TaskKind.REGRESSION else found
+
+    def position_bias(self, fold: int) -> np.ndarray:
+        """What a position adds to the logit of a click, [positions]."""
+        return np.asarray(self.params[fold]["position"], np.float64)
+
+
+def fit(
+    head: str, problem: Problem, features: Features, config: DownstreamConfig, seed: int
+) -> Fitted:
+    """Fits a head on each fold with every setting, and keeps the best setting of each fold.
+
+    Args:
+        head: linear or mlp.
+        problem: what to fit.
+        features: what to fit it on.
+        config: settings to choose from.
+        seed: of batches and parameters.
+    """
+    widths = config.mlp_widths if head == "mlp" else (0,)
+    best: list[tuple[float, Spec, Params]] = []
+    for width in widths:
+        spec = _spec(problem, width, config.steps)
+        for fold, found in enumerate(_fit_spec(spec, problem, features, config, seed)):
+            if len(best) <= fold:
+                best.append(found)
+            elif found[0] < best[fold][0]:
+                best[fold] = found
+    losses, specs, params = zip(*best, strict=True)
+    return Fitted(float(np.mean(losses)), specs, params, problem, features)
+
+
+def _spec(problem: Problem, width: int, steps: int) -> Spec:
+    positions = 1 if problem.position_n is None else int(problem.position_n.max()) + 1
+    return Spec(problem.kind, problem.outputs, positions, width, -(-steps // EVERY) * EVERY)
+
+
+def _arrays(problem: Problem, features: Features) -> dict[str, jax.Array]:
+    """What a head is given beside features."""
+    nothing = np.zeros((1, 1), np.float32)
+    return {
+        "items_CG": jnp.asarray(nothing if features.items_CG is None else features.items_CG),
+        "prior_C": jnp.asarray(
+            np.zeros(1, np.float32)
+            if problem.prior_C is None
+            else problem.prior_C.astype(np.float32)
+        ),
+    }
+
+
+def _fit_spec(
+    spec: Spec, problem: Problem, features: Features, config: DownstreamConfig, seed: int
+) -> list[tuple[float, Spec, Params]]:
+    """The best weight decay of each fold."""
+    columns = {
+        "owner": problem.owner_n.astype(np.int32),
+        "target": problem.target_n.astype(
+            np.float32 if spec.kind is TaskKind.REGRESSION else np.int32
+        ),
+        "action": _or_zeros(problem.action_n, len(problem.owner_n)),
+        "position": _or_zeros(problem.position_n, len(problem.owner_n)),
+    }
+    rows_n = {name: jnp.asarray(values) for name, values in columns.items()}
+    folds = list(problem.folds)
+    batch = min(config.batch_rows, *(len(fold.fit) for fold in folds))
+    choosing = min(MOST_CHOOSING, max(len(fold.choose) for fold in folds))
+    jobs = [
+        _job(fold, number, spec, problem, features, batch, choosing, seed)
+        | {"decay": np.float32(decay)}
+        for number, fold in enumerate(folds)
+        for decay in config.weight_decays
+    ]
+    stacked = {name: jnp.asarray(np.stack([job[name] for job in jobs])) for name in jobs[0]}
+    # A catalogue's logits of all jobs at once would take too much memory.
+    together = 1 if spec.kind is TaskKind.RETRIEVAL else len(jobs)
+    arrays = _arrays(problem, features)
+    loss_J, params_J = train_heads(
+        spec, jnp.asarray(features.users_UF), rows_n, arrays, stacked, together
+    )
+    losses = np.asarray(loss_J, np.float64).reshape(len(folds), -1)
+    params_J = jax.tree.map(np.asarray, params_J)
+    chosen = losses.argmin(axis=1)
+    each = losses.shape[1]
+    return [
+        (
+            float(losses[fold, pick]),
+            spec,
+            {name: values[fold * each + pick] for name, values in params_J.items()},
+        )
+        for fold, pick in enumerate(chosen.tolist())
+    ]
+
+
+def _or_zeros(values: np.ndarray | None, count: int) -> np.ndarray:
+    return np.zeros(count, np.int32) if values is None else values.astype(np.int32)
+
+
+def _job(
+    fold: Fold,
+    number: int,
+    spec: Spec,
+    problem: Problem,
+    features: Features,
+    batch: int,
+    choosing: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Batches, validation rows and the scale of features and targets of one fold."""
+    rng = np.random.default_rng([seed, number])
+    passes = -(-spec.steps * batch // len(fold.fit))
+    order = np.concatenate([rng.permutation(fold.fit) for _ in range(passes)])
+    choose = fold.choose[:choosing]
+    x_fF = features.users_UF[problem.owner_n[fold.fit]].astype(np.float64)
+    spread_F = x_fF.std(axis=0)
+    target = problem.target_n[fold.fit].astype(np.float64)
+    value = spec.kind is TaskKind.REGRESSION
+    return {
+        "rows_TB": order[: spec.steps * batch].reshape(-1, EVERY, batch).astype(np.int32),
+        "choose_V": np.resize(choose, choosing).astype(np.int32),
+        "weight_V": (np.arange(choosing) < len(choose)).astype(np.float32),
+        "mean_F": x_fF.mean(axis=0).astype(np.float32),
+        "spread_F": np.where(spread_F > 1e-6, spread_F, 1.0).astype(np.float32),
+        "shift": np.float32(target.mean() if value else 0.0),
+        "scale": np.float32(max(target.std(), 1e-12) if value else 1.0),
+        "key": np.array([seed, number], np.uint32),
+    }

@@ -1,0 +1,118 @@
+"""Who takes part in downstream tasks: the users of an export, and which of them heads may use."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from clue_jax.config import EvaluateConfig
+from clue_jax.data.records import Users, concatenate, visible
+from clue_jax.data.source import Dataset
+from clue_jax.embeddings.reader import Embeddings
+from clue_jax.errors import DataError
+from clue_jax.evaluation.exported import (
+    cutoff_seconds,
+    dataset_of,
+    users_of,
+    whole_users_of,
+)
+
+
+@dataclass(frozen=True)
+class People:
+    """The users of an export; those of the chosen splits, N of them, are held out of training.
+
+    The dataset is opened when something needs it: labels and embeddings alone do not.
+    """
+
+    config: EvaluateConfig
+    export: Embeddings
+
+    @functools.cached_property
+    def held_N(self) -> np.ndarray:
+        """Rows of the export that are of the chosen splits.
+
+        Raises:
+            DataError: a split that was not exported, or nobody in them.
+        """
+        splits = self.config.downstream.splits
+        unknown = sorted(set(splits) - set(self.export.manifest.get("splits", ())))
+        if unknown:
+            there = ", ".join(self.export.manifest.get("splits", ()))
+            raise DataError(f"no split {unknown[0]!r} in this export; it has {there}")
+        held_N = np.flatnonzero(np.isin(self.export.splits.astype(str), splits))
+        if not len(held_N):
+            raise DataError(f"the export has no users of {'+'.join(splits)}")
+        return held_N
+
+    @functools.cached_property
+    def place_of(self) -> dict[str, int]:
+        """User id -> place among the N held-out users; -1: exported, but not held out."""
+        places = np.full(len(self.export), -1)
+        places[self.held_N] = np.arange(len(self.held_N))
+        return dict(zip(self.export.user_ids.tolist(), places.tolist(), strict=True))
+
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        """The dataset the export was made from; see `dataset_of`."""
+        return dataset_of(self.export, self.config.data)
+
+    @functools.cached_property
+    def dataset_ids(self) -> frozenset[str]:
+        """Ids of all users of the dataset, exported or not."""
+        splits = self.dataset.manifest["splits"]
+        return frozenset(i for split in splits for i in self.dataset.users(split).user_ids.tolist())
+
+    @functools.cached_property
+    def seen(self) -> Users:
+        """The N users with the behaviours that the export could see."""
+        return users_of(self.held, self.dataset, self.config.downstream.splits)
+
+    @functools.cached_property
+    def whole(self) -> Users:
+        """The N users with all their behaviours, those that the export could not see included."""
+        return whole_users_of(self.held, self.dataset, self.config.downstream.splits)
+
+    @functools.cached_property
+    def everyone(self) -> Users:
+        """The N users first, then all others of the dataset, with what the export could see.
+
+        What needs no labels, such as the popularity of items, may be learnt from all of them, as
+        the encoder was.
+        """
+        held = set(self.export.user_ids[self.held_N].tolist())
+        parts = [self.seen]
+        for split in self.dataset.manifest["splits"]:
+            users = self.dataset.users(split)
+            others = [n for n, user_id in enumerate(users.user_ids.tolist()) if user_id not in held]
+            manifest = self.export.manifest
+            parts.append(
+                visible(
+                    users.take(others),
+                    cutoff_seconds(self.export),
+                    int(manifest["hold_out_last"] or 0),
+                )
+            )
+        return concatenate(parts, self.dataset.services)
+
+    @functools.cached_property
+    def behaviours_N(self) -> np.ndarray:
+        """Behaviours that the export could see of each held-out user, over all services."""
+        counts = [self.export.counts[service][self.held_N] for service in self.export.services]
+        return np.sum(counts, axis=0)
+
+    @functools.cached_property
+    def held(self) -> Embeddings:
+        """The export of the N held-out users alone."""
+        export, rows = self.export, self.held_N
+        return Embeddings(
+            user_ids=export.user_ids[rows],
+            splits=export.splits[rows],
+            embedding_NE=export.embedding_NE[rows],
+            by_service={name: z_NE[rows] for name, z_NE in export.by_service.items()},
+            present={name: there[rows] for name, there in export.present.items()},
+            counts={name: counts[rows] for name, counts in export.counts.items()},
+            manifest=export.manifest,
+        )
