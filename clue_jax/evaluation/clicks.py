@@ -58,11 +58,7 @@ def policy_results(
     """
     name = f"downstream/{inputs.task.name}, lift of the policy"
     truth = _read_truth(inputs, people) if inputs.task.truth else None
-    chances = {
-        model: _chances(inputs, one.fitted)
-        for model, one in found.items()
-        if one.fitted is not None
-    }
+    chances = {model: _chances(inputs, one.fitted) for model, one in found.items() if one.fitted}
     policies = {
         m: greedy(q.mean(axis=1), config.downstream.exploration) for m, q in chances.items()
     }
@@ -108,14 +104,14 @@ def _lift_statistic(sums_UX: np.ndarray) -> Statistic:
     return lambda weights_RU: lifts(weights_RU @ sums_UX)
 
 
-def _chances(inputs: TaskInputs, fitted: Fitted) -> np.ndarray:
+def _chances(inputs: TaskInputs, fitted: tuple[Fitted, ...]) -> np.ndarray:
     """Chance of a click on everything at every position, [n, positions, A], fold by fold."""
     problem = inputs.problem
-    bias_P = fitted.position_bias(0)
-    chance_nPA = np.empty((len(problem.target_n), len(bias_P), problem.outputs))
+    positions = len(fitted[0].position_bias(0))
+    chance_nPA = np.empty((len(problem.target_n), positions, problem.outputs))
     for number, fold in enumerate(problem.folds):
-        logit_BA = fitted.outputs(number, problem.owner_n[fold.predict])
-        bias_P = fitted.position_bias(number)
+        logit_BA = fitted[number].outputs(number, problem.owner_n[fold.predict])
+        bias_P = fitted[number].position_bias(number)
         chance_nPA[fold.predict] = sigmoid(logit_BA[:, None, :] + bias_P[None, :, None])
     return chance_nPA
 

@@ -1,10 +1,10 @@
 """Downstream tasks: frozen embeddings and baselines under one protocol -> results.
 
 Task names are `downstream/NAME`, and `downstream/NAME, new users` for those with few behaviours.
-Models are `FEATURES HEAD` (such as `clue linear`), and FEATURES alone for the head that was best on
-validation users; references that know no user (`prior`, `popularity`, `context` of clicks);
-`clue+NAME`, the export beside the baseline that was best on validation users; `best`, where the
-labels say what the best prediction is; and `clue - NAME`, differences on the same users.
+Models are `FEATURES HEAD` (such as `clue linear`), and FEATURES alone for the head that was, fold
+by fold, best on validation users; references that know no user (`prior`, `popularity`, `context`
+of clicks); `clue+NAME`, the export beside the rival that was best on validation users; `best`,
+where the labels say what the best prediction is; and `clue - NAME`, differences on the same users.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from clue_jax.evaluation.bootstrap import Resampled, resample
 from clue_jax.evaluation.catalogue import build_catalogue, read_items
 from clue_jax.evaluation.features import FeatureSource
 from clue_jax.evaluation.people import People
-from clue_jax.evaluation.predictions import Prediction, predict, references
+from clue_jax.evaluation.predictions import Prediction, choose, predict, references
 from clue_jax.evaluation.results import Result, rows_of
 from clue_jax.evaluation.scores import (
     Scored,
@@ -73,7 +73,7 @@ class Predicted:
 
     by_model: dict[str, np.ndarray] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)  # validation, by features
-    fitted: dict[str, Prediction] = field(default_factory=dict)  # by features
+    chosen: dict[str, Prediction] = field(default_factory=dict)  # by features
 
 
 def read_tasks(config: EvaluateConfig, export: Embeddings) -> Tasks:
@@ -111,7 +111,7 @@ def evaluate_downstream(config: EvaluateConfig, tasks: Tasks) -> list[Result]:
             predicted = _predict_all(config, tasks, inputs, advance)
             results += _results(config, tasks.people, inputs, predicted)
             if inputs.task.kind is TaskKind.CLICKS:
-                results += clicks.policy_results(config, tasks.people, inputs, predicted.fitted)
+                results += clicks.policy_results(config, tasks.people, inputs, predicted.chosen)
     return results
 
 
@@ -132,7 +132,8 @@ def _predict_all(
     rivals = {
         name: loss
         for name, loss in predicted.losses.items()
-        if not name.startswith(MODEL) and name != CONTEXT and np.isfinite(loss)
+        # The items' mean is of the export's own vectors: no rival to stand beside it.
+        if name.partition(" (")[0] not in (CONTEXT, "item_mean") and not name.startswith(MODEL)
     }
     if JOINED in downstream.features:
         if rivals:
@@ -160,10 +161,10 @@ def _add(
         return
     for head, prediction in found.items():
         predicted.by_model[f"{name} {head}"] = prediction.values
-    head = min(found, key=lambda head: found[head].loss)
-    predicted.by_model[name] = found[head].values
-    predicted.losses[name] = found[head].loss
-    predicted.fitted[name] = found[head]
+    chosen = choose(inputs, found)
+    predicted.by_model[name] = chosen.values
+    predicted.losses[name] = chosen.loss
+    predicted.chosen[name] = chosen
 
 
 def _marked(people: People, inputs: TaskInputs, name: str) -> str:

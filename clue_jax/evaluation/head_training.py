@@ -14,6 +14,7 @@ from clue_jax.config import TaskKind
 
 LEARNING_RATE = {"linear": 2e-2, "mlp": 3e-3}
 EVERY = 10  # steps between two looks at the validation loss
+SHARPEST = 20.0  # factor of products of users and items in a logit; a head learns a share of it
 PATIENCE = 6  # looks without a better loss before a head is done
 
 Params = dict[str, Any]  # arrays, on the host or on the device
@@ -116,6 +117,7 @@ def _start(spec: Spec, features: int, arrays: dict[str, jax.Array], key: jax.Arr
         "bias": jnp.zeros(last),
         "position": jnp.zeros(spec.positions),
         "popularity": jnp.ones(()),
+        "similarity": jnp.full((), 0.25),
     }
     if spec.width:
         scale = jnp.sqrt(2.0 / features)
@@ -129,11 +131,13 @@ def apply_head(
     spec: Spec, params: Params, x_BF: jax.Array, arrays: dict[str, jax.Array]
 ) -> jax.Array:
     """Outputs [B, K] of features that are not standardised yet."""
+    raw_BF = x_BF
     x_BF = (x_BF - params["mean_F"][None, :]) / params["spread_F"][None, :]
     if spec.width:
         x_BF = jax.nn.relu(x_BF @ params["w_in"] + params["bias_in"][None, :])
     out_BK = x_BF @ params["w_out"] + params["bias"][None, :]
     if spec.kind is TaskKind.RETRIEVAL:
+        out_BK = out_BK + SHARPEST * params["similarity"] * raw_BF
         out_BK = out_BK @ arrays["items_CG"].T
         out_BK = out_BK + params["popularity"] * arrays["prior_C"][None, :]
     return out_BK

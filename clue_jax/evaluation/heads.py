@@ -2,8 +2,8 @@
 
 A head maps standardised features to K outputs: a logit, class logits, a value, a logit for each
 advertisement, or, for retrieval, a vector whose products with the vectors of the items are logits
-beside their popularity. Weight decay, width and the step to stop at are those of the least loss on
-users that are neither fitted on nor predicted.
+beside their popularity; there it starts from the user's own vector. Weight decay, width and the
+step to stop at are those of the least loss on users that are neither fitted on nor predicted.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class Features:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The chosen head of each fold, and the mean validation loss over folds."""
+    """The chosen head of each fold, and its validation loss."""
 
-    loss: float
+    losses: tuple[float, ...]
     specs: tuple[Spec, ...]
     params: tuple[Params, ...]
     problem: Problem
@@ -105,7 +105,7 @@ def fit(
             elif found[0] < best[fold][0]:
                 best[fold] = found
     losses, specs, params = zip(*best, strict=True)
-    return Fitted(float(np.mean(losses)), specs, params, problem, features)
+    return Fitted(losses, specs, params, problem, features)
 
 
 def _spec(problem: Problem, width: int, steps: int) -> Spec:

@@ -13,7 +13,7 @@ PRIOR_WEIGHT = 1.0  # neighbours' worth of the fitted users' mean, so that no cl
 
 def neighbour_predictions(
     x_nF: np.ndarray, value_nK: np.ndarray, folds: Folds, sizes: tuple[int, ...], kind: TaskKind
-) -> tuple[np.ndarray, float]:
+) -> tuple[np.ndarray, tuple[float, ...]]:
     """Mean value of the nearest fitted users, with the best number of them for each fold.
 
     Args:
@@ -24,7 +24,7 @@ def neighbour_predictions(
         kind: of the task; decides the loss that chooses.
 
     Returns:
-        Predictions [n, K], and the mean validation loss over folds.
+        Predictions [n, K], and the validation loss of each fold.
     """
     unit_nF = x_nF / np.maximum(np.linalg.norm(x_nF, axis=1, keepdims=True), 1e-12)
     predicted_nK, losses = np.empty(value_nK.shape), []
@@ -38,7 +38,7 @@ def neighbour_predictions(
         predicted_nK[fold.predict] = _average(
             unit_nF[fold.predict], unit_nF[fold.fit], value_nK[fold.fit], k
         )
-    return predicted_nK, float(np.mean(losses))
+    return predicted_nK, tuple(losses)
 
 
 def lookalike_scores(x_nF: np.ndarray, positive_n: np.ndarray, folds: Folds) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,45 +12,95 @@ from clue_jax.errors import DataError
 from clue_jax.evaluation.heads import Features, Fitted, fit
 from clue_jax.evaluation.neighbours import lookalike_scores, neighbour_predictions
 from clue_jax.evaluation.people import People
+from clue_jax.evaluation.scores import Auc
 from clue_jax.evaluation.targets import TaskInputs
-from clue_jax.ranking import ranks_of
+from clue_jax.ranking import mrr, ranks_of
 
 CHUNK = 512  # users whose catalogue scores are in memory at a time
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one head says of each row, and its validation loss.
+    """What a head says of each row, and what it lost on the validation users of each fold.
 
-    `values` are probabilities [n], class probabilities [n, C], values [n], scores [n] (AUDIENCE) or
-    ranks of the right item [n] (RETRIEVAL).
+    The loss is that of training, but for AUDIENCE and RETRIEVAL, where untrained scores take part:
+    there it is minus the AUC, or minus the mean reciprocal rank. `values` are probabilities [n],
+    class probabilities [n, C], values [n], scores [n] (AUDIENCE) or ranks of the right item [n]
+    (RETRIEVAL).
     """
 
     values: np.ndarray
-    loss: float
-    fitted: Fitted | None = None  # of heads that were trained
+    losses: tuple[float, ...]
+    fitted: tuple[Fitted, ...] = ()  # of each fold, where a head was trained
+
+    @property
+    def loss(self) -> float:
+        """Mean over folds."""
+        return float(np.mean(self.losses))
 
 
 def predict(
     inputs: TaskInputs, features: Features, config: DownstreamConfig, seed: int
 ) -> dict[str, Prediction]:
     """Predictions by head; those that the kind of the task allows."""
+    problem, kind = inputs.problem, inputs.task.kind
     found = {}
     for head in config.heads:
         if head != "knn":
-            fitted = fit(head, inputs.problem, features, config, seed)
-            found[head] = Prediction(_values(inputs, fitted), fitted.loss, fitted)
-        elif inputs.task.kind in (TaskKind.BINARY, TaskKind.MULTICLASS, TaskKind.REGRESSION):
+            found[head] = _trained(inputs, fit(head, problem, features, config, seed))
+        elif kind in (TaskKind.BINARY, TaskKind.MULTICLASS, TaskKind.REGRESSION):
             found[head] = _neighbours(inputs, features, config)
-    if inputs.task.kind is TaskKind.AUDIENCE:
-        problem = inputs.problem
+    if kind is TaskKind.AUDIENCE:
         x_nF = features.users_UF[problem.owner_n]
-        scores = lookalike_scores(x_nF, problem.target_n, problem.folds)
-        # It has no loss to be chosen by; it is listed beside the heads.
-        found["lookalike"] = Prediction(scores, np.inf)
-    if inputs.task.kind is TaskKind.RETRIEVAL:
-        found["cosine"] = Prediction(_cosine_ranks(inputs, features), np.inf)
+        score_n = lookalike_scores(x_nF, problem.target_n, problem.folds)
+        found["lookalike"] = _untrained(inputs, score_n)
+    if kind is TaskKind.RETRIEVAL:
+        found["cosine"] = _untrained(inputs, _cosine_ranks(inputs, features))
     return found
+
+
+def choose(inputs: TaskInputs, found: Mapping[str, Prediction]) -> Prediction:
+    """Of several heads, in each fold the one that lost least on its validation users."""
+    heads = list(found.values())
+    best = np.argmin([head.losses for head in heads], axis=0)
+    values = np.empty(heads[0].values.shape)
+    for number, fold in enumerate(inputs.problem.folds):
+        values[fold.predict] = heads[best[number]].values[fold.predict]
+    fitted = [heads[pick].fitted for pick in best]
+    return Prediction(
+        values,
+        tuple(heads[pick].losses[number] for number, pick in enumerate(best)),
+        tuple(one[number] for number, one in enumerate(fitted)) if all(fitted) else (),
+    )
+
+
+def _trained(inputs: TaskInputs, fitted: Fitted) -> Prediction:
+    problem, kind = inputs.problem, inputs.task.kind
+    count = len(problem.target_n)
+    values = np.empty((count, problem.outputs) if kind is TaskKind.MULTICLASS else count)
+    losses = list(fitted.losses)
+    for number, fold in enumerate(problem.folds):
+        values[fold.predict] = _of_fold(inputs, fitted, number, fold.predict)
+        if kind in (TaskKind.AUDIENCE, TaskKind.RETRIEVAL):
+            chosen = _of_fold(inputs, fitted, number, fold.choose)
+            losses[number] = _ordering_loss(inputs, fold.choose, chosen)
+    return Prediction(values, tuple(losses), (fitted,) * problem.folds.count)
+
+
+def _untrained(inputs: TaskInputs, values: np.ndarray) -> Prediction:
+    losses = [
+        _ordering_loss(inputs, fold.choose, values[fold.choose]) for fold in inputs.problem.folds
+    ]
+    return Prediction(values, tuple(losses))
+
+
+def _ordering_loss(inputs: TaskInputs, rows: np.ndarray, values: np.ndarray) -> float:
+    """What the values of some rows lose; see `Prediction`."""
+    if inputs.task.kind is TaskKind.RETRIEVAL:
+        return -mrr(values)
+    label = inputs.problem.target_n[rows].astype(np.float64)
+    found = float(Auc(label, values)(np.ones((1, len(rows))))[0])
+    return -found if np.isfinite(found) else 0.0
 
 
 def references(inputs: TaskInputs, people: People) -> dict[str, np.ndarray]:
@@ -72,16 +123,13 @@ def sigmoid(logit: np.ndarray) -> np.ndarray:
     return 0.5 * (1.0 + np.tanh(0.5 * logit))
 
 
-def _values(inputs: TaskInputs, fitted: Fitted) -> np.ndarray:
-    problem, kind = inputs.problem, inputs.task.kind
-    count = len(problem.target_n)
-    shape = (count, problem.outputs) if kind is TaskKind.MULTICLASS else (count,)
-    values = np.empty(shape)
-    for number, fold in enumerate(problem.folds):
-        for rows in _chunks(fold.predict, kind):
-            out_BK = fitted.outputs(number, problem.owner_n[rows])
-            values[rows] = _of_outputs(inputs, fitted, number, rows, out_BK)
-    return values
+def _of_fold(inputs: TaskInputs, fitted: Fitted, fold: int, rows: np.ndarray) -> np.ndarray:
+    """What the head of a fold says of some rows."""
+    parts = []
+    for some in _chunks(rows, inputs.task.kind):
+        out_BK = fitted.outputs(fold, inputs.problem.owner_n[some])
+        parts.append(_of_outputs(inputs, fitted, fold, some, out_BK))
+    return np.concatenate(parts)
 
 
 def _chunks(rows: np.ndarray, kind: TaskKind) -> list[np.ndarray]:
@@ -114,12 +162,11 @@ def _neighbours(inputs: TaskInputs, features: Features, config: DownstreamConfig
     if kind is TaskKind.MULTICLASS:
         value_nK = np.eye(problem.outputs)[problem.target_n]
     x_nF = features.users_UF[problem.owner_n].astype(np.float64)
-    found_nK, loss = neighbour_predictions(
-        x_nF, value_nK, problem.folds, config.neighbours, inputs.task.kind
-    )
-    if kind is TaskKind.REGRESSION:  # heads are chosen by the error in units of the spread
-        loss = loss / float(value_nK.var())
-    return Prediction(found_nK if kind is TaskKind.MULTICLASS else found_nK[:, 0], loss)
+    found_nK, losses = neighbour_predictions(x_nF, value_nK, problem.folds, config.neighbours, kind)
+    if kind is TaskKind.REGRESSION:  # trained heads lose in units of the fitted users' spread
+        spreads = [float(value_nK[fold.fit].var()) for fold in problem.folds]
+        losses = tuple(loss / one for loss, one in zip(losses, spreads, strict=True))
+    return Prediction(found_nK if kind is TaskKind.MULTICLASS else found_nK[:, 0], losses)
 
 
 def _cosine_ranks(inputs: TaskInputs, features: Features) -> np.ndarray:
