@@ -19,7 +19,8 @@ from etils import epath
 from clue_jax import files
 from clue_jax.console import say
 from clue_jax.errors import ClueError
-from clue_jax.report.page import BASELINES, metric_name
+from clue_jax.evaluation.results import metric_name
+from clue_jax.report.page import BASELINES
 from clue_jax.report.read import headline, read_commands, read_results
 from clue_jax.stage_process import run_stage
 

@@ -17,17 +17,8 @@ from clue_jax.evaluation.bootstrap import Resampled
 TABLE_WIDTH = 100
 MOST_COLUMNS = 3  # of metrics, those that come first
 HEADS = (" linear", " mlp", " knn", " lookalike", " cosine")  # at the end of a model's name
-HEADINGS = {
-    "recall_at_1": "R@1",
-    "recall_at_10": "R@10",
-    "mrr": "MRR",
-    "auc": "AUC",
-    "r2": "R2",
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "hit_rate_at_10": "HR@10",
-    "ndcg_at_10": "NDCG@10",
-}
+NAMES = {"recall": "R", "hit rate": "HR", "ndcg": "NDCG"}  # of metrics at k
+CAPITALS = ("mrr", "auc", "r2", "rmse", "mae")
 
 
 @dataclass(frozen=True)
@@ -103,7 +94,7 @@ def _section(task: str, cells: dict[tuple[str, str, str], Result]) -> Table:
     metrics = list(dict.fromkeys(metric for name, _, metric in cells if name == task))
     metrics = metrics[:MOST_COLUMNS]
     for metric in metrics:
-        heading = HEADINGS.get(metric, metric.replace("_", " "))
+        heading = metric_name(metric)
         table.add_column(heading, justify="right", min_width=19)
     for model in dict.fromkeys(model for name, model, _ in cells if name == task):
         minuend, minus, subtrahend = model.partition(" - ")
@@ -122,6 +113,15 @@ def _cell(result: Result | None) -> str:
     if result.low is None or result.high is None:
         return value
     return f"{value} [{_short(result.low)} {_short(result.high)}]"
+
+
+def metric_name(metric: str) -> str:
+    """A metric as people write it: recall_at_10 and R@10 are R@10, hit_rate_at_5 is HR@5."""
+    plain = metric.lower().replace("_at_", "@").replace("_", " ")
+    name, at, k = plain.partition("@")
+    if at:
+        return f"{NAMES.get(name, name.upper() if len(name) == 1 else name)}@{k}"
+    return plain.upper() if plain in CAPITALS else plain
 
 
 def _short(value: float) -> str:

@@ -10,11 +10,13 @@ import numpy as np
 from etils import epath
 
 from clue_jax import files
+from clue_jax.evaluation.results import metric_name
 from clue_jax.report import figures
 from clue_jax.report.curves import curve, training_section
 from clue_jax.report.fragments import card, cell, folded, literal, table, text
 from clue_jax.report.read import Command, Material, Run, headline, read_material
 from clue_jax.report.style import CSS
+from clue_jax.report.tasks import PREFIX, downstream_section
 
 BASELINES = ("tfidf", "random_encoder", "chance")
 
@@ -41,6 +43,7 @@ def render(material: Material) -> str:
         " services, is to be found again among all others.</p>",
         _tiles(material),
         _score_plots(material.results),
+        downstream_section(material.results),
         training_section(run) if run else "",
         _results(material.results),
         _dataset(material.dataset) if material.dataset else "",
@@ -53,13 +56,6 @@ def render(material: Material) -> str:
         f"<title>{text(material.title)}</title><style>{CSS}</style></head>\n"
         f"<body><main>{''.join(body)}</main></body></html>\n"
     )
-
-
-def metric_name(metric: str) -> str:
-    """A metric as people write it: recall_at_10 and recall@10 are R@10."""
-    plain = metric.lower().replace("_at_", "@").replace("recall@", "R@").replace("r@", "R@")
-    plain = plain.replace("_", " ")
-    return plain.upper() if plain in ("mrr", "auc") else plain
 
 
 def _tiles(material: Material) -> str:
@@ -123,7 +119,8 @@ def _score_plot(task: str, entries: list[dict[str, Any]]) -> str:
 
 
 def _results(results: list[dict[str, Any]]) -> str:
-    """All results, models of one task and metric under each other."""
+    """Results of matching, models of one task and metric under each other."""
+    results = [entry for entry in results if not entry["task"].startswith(PREFIX)]
     if not results:
         return ""
     groups: dict[str, list[list[str]]] = {}

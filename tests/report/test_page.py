@@ -7,7 +7,8 @@ import re
 import pytest
 
 from clue_jax.errors import DataError
-from clue_jax.report.page import metric_name, write_report
+from clue_jax.evaluation.results import metric_name
+from clue_jax.report.page import write_report
 
 VOID = {"meta"}
 
@@ -124,6 +125,27 @@ def test_the_mean_of_both_directions_is_seen_first(tmp_path):
     assert "a ↔ b (mean)" in outline.text and "0.125" in outline.text
 
 
+def test_downstream_tasks_are_shown_by_their_first_metric(tmp_path):
+    def entry(task, model, metric, value):
+        interval = {"low": value - 0.05, "high": value + 0.05, "n": 893, "seed": 0}
+        return {"task": task, "model": model, "metric": metric, "value": value} | interval
+
+    task, new = "downstream/buys <soon>", "downstream/buys <soon>, new users"
+    models = {"prior": 0.5, "clue": 0.7, "clue linear": 0.69, "clue - prior": 0.2, "best": 0.85}
+    entries = [entry(task, model, "auc", value) for model, value in models.items()]
+    entries += [entry(task, "clue", "log_loss", 0.61), entry(new, "clue", "auc", 0.66)]
+    (tmp_path / "results.json").write_text(json.dumps(entries))
+    outline = Outline(page_of(tmp_path))
+    first, second = [attrs["aria-label"] for tag, attrs in outline.tags if tag == "svg"]
+    assert first.startswith("buys <soon>, AUC: prior 0.500 [0.450, 0.550]")
+    assert "best possible 0.850" in first and "clue 0.700" in first
+    assert "linear" not in first and "0.200" not in first and "0.610" not in first
+    assert "new users" in second and "0.660" in second
+    for expected in ("clue linear", "clue - prior", "log loss", "n = 893"):
+        assert expected in outline.text
+    assert [tag for tag, _ in outline.tags].count("details") == 2
+
+
 def test_a_quickstart_is_shown_whole(tmp_path):
     folder = tmp_path / "quickstart"
     fill_run(folder / "run")
@@ -181,6 +203,11 @@ def test_a_failed_report_leaves_the_old_page(tmp_path):
         ("R@10", "R@10"),
         ("mrr", "MRR"),
         ("recall_at_10_block", "R@10 block"),
+        ("hit_rate_at_5", "HR@5"),
+        ("ndcg_at_10", "NDCG@10"),
+        ("precision_at_20", "precision@20"),
+        ("r2", "R2"),
+        ("log_loss", "log loss"),
     ],
 )
 def test_metric_names(metric, name):
