@@ -22,6 +22,7 @@ class MatchingConfig:
     block: int = 1_000  # candidates in a block for the blocked recall
     bootstrap: int = 1_000  # resamples over users
     baselines: tuple[str, ...] = BASELINES
+    probe: str = ""  # run, or saved encoder: also match without the texts and words users repeat
 
 
 class TaskKind(enum.Enum):

@@ -67,8 +67,17 @@ def _matching(config: EvaluateConfig, embeddings: str) -> Prepared:
     dataset = dataset_of(export, config.data)
     for pair in pairs:
         say(f"{pair.first} and {pair.second}: {len(pair.rows):,} eligible of {len(export):,} users")
+
+    def run() -> list[Result]:
+        results = matching_suite.evaluate_matching(config, export, dataset, pairs)
+        if config.matching.probe:
+            from clue_jax.evaluation.recognition import recognition_results  # needs the encoder
+
+            results += recognition_results(config, export, dataset, pairs)
+        return results
+
     return Prepared(
-        lambda: matching_suite.evaluate_matching(config, export, dataset, pairs),
+        run,
         {"eligible": {f"{pair.first}, {pair.second}": len(pair.rows) for pair in pairs}},
     )
 

@@ -47,7 +47,7 @@ def _plot(task: str, entries: list[dict[str, Any]]) -> str:
             high=entry.get("high"),
             baseline=not entry["model"].startswith("clue"),
         )
-        for entry in shown
+        for entry in sorted(shown, key=lambda entry: entry["model"] == BEST)  # the best last
     ]
     users = entries[0].get("n")
     among = f", n = {users:,}" if isinstance(users, int) else ""
