@@ -22,6 +22,7 @@ from clue_jax.config.data import (
 from clue_jax.config.data_checks import validate_prepare, validate_synthesize
 from clue_jax.config.evaluation import (
     BASELINES,
+    FEATURES,
     DownstreamConfig,
     EvaluateConfig,
     MatchingConfig,
@@ -113,6 +114,7 @@ __all__ = [
     "epoch_seconds",
     "validate_export",
     "BASELINES",
+    "FEATURES",
     "MatchingConfig",
     "TaskKind",
     "TaskConfig",

@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 
 SUITES = ("matching", "downstream")
 BASELINES = ("tfidf", "random_encoder", "chance")
-FEATURES = ("clue", "random_encoder", "tfidf", "factors", "item_mean", "clue+best")
+FEATURES = (
+    "clue",
+    "random_encoder",
+    "tfidf",
+    "factors",
+    "item_mean",
+    "item_recent",
+    "clue+best",
+)
 HEADS = ("linear", "mlp", "knn")
 
 
@@ -66,16 +74,17 @@ class DownstreamConfig:
     """
 
     labels: str = ""  # folder of the label tables
-    items: str = ""  # export of items (--config.what=items) for RETRIEVAL and item_mean
+    items: str = ""  # export of items (--config.what=items) for RETRIEVAL, item_mean, item_recent
     tasks: tuple[TaskConfig, ...] = ()
     # Heads overfit on embeddings of users the encoder was trained on, so these are left out.
     splits: tuple[str, ...] = ("validation", "test")
     folds: int = 5
     features: tuple[str, ...] = ("clue", "random_encoder", "tfidf", "factors", "clue+best")
     heads: tuple[str, ...] = HEADS
-    weight_decays: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
+    weight_decays: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0)
     mlp_widths: tuple[int, ...] = (64,)
     neighbours: tuple[int, ...] = (10, 30, 100)
+    half_life_days: float = 60.0  # of a behaviour's weight in item_recent
     rank: int = 128  # dimensions of the truncated SVD of tfidf and factors
     steps: int = 300  # at most; the step of the least validation loss is kept
     batch_rows: int = 256

@@ -97,10 +97,16 @@ def _features(downstream: DownstreamConfig) -> None:
     require(
         "clue" in downstream.features, "downstream.features", "'clue', the export, must be there"
     )
+    for name in ("item_mean", "item_recent"):
+        require(
+            name not in downstream.features or bool(downstream.items),
+            "downstream.items",
+            f"{name} needs an export of items; make one with export --config.what=items",
+        )
     require(
-        "item_mean" not in downstream.features or bool(downstream.items),
-        "downstream.items",
-        "item_mean needs an export of items; make one with export --config.what=items",
+        0.0 < downstream.half_life_days < math.inf,
+        "downstream.half_life_days",
+        f"{downstream.half_life_days} must be finite and above 0",
     )
 
 

@@ -39,6 +39,7 @@ from clue_jax.evaluation.targets import TaskInputs, task_inputs
 MODEL = "clue"
 CONTEXT = "context"  # what is shown and where, without the user
 JOINED = "clue+best"  # stands for the export beside the best baseline
+NO_RIVALS = (CONTEXT, "item_mean", "item_recent")
 FEWEST_NEW_USERS = 30  # fewer are not reported on their own
 
 Advance = Callable[[float], None]
@@ -132,8 +133,8 @@ def _predict_all(
     rivals = {
         name: loss
         for name, loss in predicted.losses.items()
-        # The items' mean is of the export's own vectors: no rival to stand beside it.
-        if name.partition(" (")[0] not in (CONTEXT, "item_mean") and not name.startswith(MODEL)
+        # Means of items are of the export's own vectors: no rival to stand beside it.
+        if name.partition(" (")[0] not in NO_RIVALS and not name.startswith(MODEL)
     }
     if JOINED in downstream.features:
         if rivals:

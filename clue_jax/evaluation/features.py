@@ -6,6 +6,8 @@
     factors          matrix factorisation of users and items: truncated SVD (scipy) of the matrix of
                      who has what, weighted as TF-IDF is
     item_mean        mean of the export's vectors of the user's items
+    item_recent      the same, with weights that halve every `half_life_days` into the past; needs
+                     dates
     context          nothing; of clicks, what is shown and where is known to every model
 
 Weights and factors are fitted on what the export could see of all users of its dataset, those that
@@ -30,6 +32,7 @@ from clue_jax.evaluation.heads import Features
 from clue_jax.evaluation.people import People
 
 PAD = 128
+DAY_SECONDS = 86_400
 
 
 class FeatureSource:
@@ -52,7 +55,7 @@ class FeatureSource:
 
     def of_items(self, name: str, catalogue: Catalogue) -> np.ndarray | None:
         """Features [C, G] of the items of a catalogue in the space of the users', if there are."""
-        if name == "item_mean" or name == "clue" or name.startswith("clue/"):
+        if name in ("clue", "item_mean", "item_recent") or name.startswith("clue/"):
             return catalogue.embedding_CE
         if name == "random_encoder":
             return None
@@ -94,7 +97,8 @@ class FeatureSource:
             "random_encoder": self._random_encoder,
             "tfidf": self._tfidf,
             "factors": self._factors,
-            "item_mean": self._item_mean,
+            "item_mean": lambda: self._mean_of_items(self._behaviours_AJ[: self._held]),
+            "item_recent": lambda: self._mean_of_items(self._recent_NJ()),
         }[name]()
 
     def _random_encoder(self) -> np.ndarray:
@@ -117,11 +121,25 @@ class FeatureSource:
     def _factors(self) -> np.ndarray:
         return (self._weighted_AJ @ self._item_axes)[: self._held]
 
-    def _item_mean(self) -> np.ndarray:
+    def _mean_of_items(self, weight_NJ: sp.csr_array) -> np.ndarray:
         assert self._items is not None  # the config names an export of items
         embedding_JE = self._items.embedding_JE[self._items.rows_of(self._table.item_ids)]
-        seen_NJ = self._behaviours_AJ[: self._held]
-        return (seen_NJ @ embedding_JE) / np.maximum(seen_NJ.sum(axis=1), 1.0)[:, None]
+        total_N = np.asarray(weight_NJ.sum(axis=1)).ravel()
+        return (weight_NJ @ embedding_JE) / np.maximum(total_N, 1e-12)[:, None]
+
+    def _recent_NJ(self) -> sp.csr_array:
+        """Weights of each held-out user's items; raises ConfigError where there are no dates."""
+        people = self._people
+        if not people.dataset.has_times:
+            raise ConfigError("config.downstream.features: item_recent needs logs with dates")
+        users = people.seen
+        owner = self._owners(users)
+        last_N = np.zeros(len(users), np.int64)
+        np.maximum.at(last_N, owner, users.behaviour_times)
+        # In a mean only the differences between ages count, so the last behaviour weighs one.
+        age = last_N[owner] - users.behaviour_times
+        lives = age / (DAY_SECONDS * people.config.downstream.half_life_days)
+        return self._by_item(users, np.exp2(-lives))
 
     # ------------------------------------------------------- all A users of the dataset, held first
 
@@ -136,15 +154,23 @@ class FeatureSource:
     @functools.cached_property
     def _behaviours_AJ(self) -> sp.csr_array:
         """How often each user has each item of the dataset."""
-        users: Users = self._people.everyone
+        users = self._people.everyone
+        return self._by_item(users, np.ones(len(users.behaviour_items)))
+
+    def _owners(self, users: Users) -> np.ndarray:
+        """The user of each behaviour."""
         lengths = np.diff(users.behaviour_offsets[:: len(users.services)])
-        owner = np.repeat(np.arange(len(users)), lengths)
+        return np.repeat(np.arange(len(users)), lengths)
+
+    def _by_item(self, users: Users, weight_M: np.ndarray) -> sp.csr_array:
+        """Sums of the weights of behaviours by user and item of the dataset."""
+        owner = self._owners(users)
         own = users.item_offsets[owner] + users.behaviour_items
         column = self._table.lookup(users.item_ids[own])
         shape = (len(users), len(self._table))
-        matrix_AJ = sp.csr_array((np.ones(len(owner)), (owner, column)), shape=shape)
-        matrix_AJ.sum_duplicates()
-        return matrix_AJ
+        matrix = sp.csr_array((weight_M, (owner, column)), shape=shape)
+        matrix.sum_duplicates()
+        return matrix
 
     @functools.cached_property
     def _words_JW(self) -> sp.csr_array:

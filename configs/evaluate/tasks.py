@@ -14,7 +14,13 @@ For tasks of your own copy this file; a task is a Parquet table with a user and 
 here the names of its columns. Variant `smoke`: few steps, for tests.
 """
 
-from clue_jax.config import DownstreamConfig, EvaluateConfig, TaskConfig, TaskKind
+from clue_jax.config import (
+    FEATURES,
+    DownstreamConfig,
+    EvaluateConfig,
+    TaskConfig,
+    TaskKind,
+)
 from clue_jax.errors import ConfigError
 
 VARIANTS = ("", "smoke")
@@ -42,7 +48,7 @@ def get_config(variant: str = "") -> EvaluateConfig:
         )
     downstream = DownstreamConfig(labels="data/synthetic/labels", tasks=TASKS)
     downstream.items = "runs/first/items"
-    downstream.features = ("clue", "random_encoder", "tfidf", "factors", "item_mean", "clue+best")
+    downstream.features = FEATURES
     if variant == "smoke":
         downstream.steps, downstream.bootstrap, downstream.rank = 20, 50, 8
         downstream.weight_decays, downstream.mlp_widths = (1e-2,), (8,)

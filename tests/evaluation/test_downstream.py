@@ -8,8 +8,12 @@ import pytest
 
 from clue_jax import files
 from clue_jax.config import DownstreamConfig, EvaluateConfig, TaskConfig, TaskKind
+from clue_jax.embeddings.reader import read_embeddings
 from clue_jax.errors import ConfigError, DataError
 from clue_jax.evaluation import suite
+from clue_jax.evaluation.catalogue import read_items
+from clue_jax.evaluation.features import FeatureSource
+from clue_jax.evaluation.people import People
 from tests.evaluation import downstream_world as world
 
 RNG = np.random.default_rng(0)
@@ -141,11 +145,14 @@ def test_labels_that_say_nothing_score_like_the_prior(company, tmp_path):
 
 
 def test_training_users_are_left_out_unless_named(company, tmp_path):
-    few = run(company, tmp_path, BINARY)
-    all_of_them = run(company, tmp_path, BINARY, splits=("train", "validation", "test"))
+    few = run(company, tmp_path, BINARY, heads=("knn",))
+    splits = ("train", "validation", "test")
+    all_of_them = run(company, tmp_path, BINARY, heads=("knn",), splits=splits)
     assert all_of_them[0]["n"] == 150 > few[0]["n"]
-    some = run(company, tmp_path, BINARY, max_users=60)
+    some = run(company, tmp_path, BINARY, heads=("knn",), max_users=60)
     assert some[0]["n"] == 60
+    with pytest.raises(DataError, match="no split 'tset' in this export; it has test, train"):
+        run(company, tmp_path, BINARY, splits=("tset",))
 
 
 def test_new_users_are_reported_on_their_own(company, tmp_path):
@@ -157,10 +164,38 @@ def test_new_users_are_reported_on_their_own(company, tmp_path):
 
 
 def test_one_service_alone(company, tmp_path):
-    results = run(company, tmp_path, BINARY, features=("clue", "clue/shop"))
+    results = run(company, tmp_path, BINARY, features=("clue", "clue/shop"), heads=("knn",))
     assert value(results, "two", "clue/shop", "auc") > 0.9
     with pytest.raises(ConfigError, match="no service 'news' in this export; it has"):
         run(company, tmp_path, BINARY, features=("clue", "clue/news"))
+
+
+def test_every_kind_of_features_is_made(company, tmp_path):
+    names = ("clue", "random_encoder", "factors", "item_mean", "item_recent", "clue+best")
+    results = run(company, tmp_path, BINARY, features=names, heads=("knn",))
+    for name in ("factors", "item_mean", "item_recent"):
+        assert value(results, "two", name, "auc") > 0.8, name
+    assert value(results, "two", "random_encoder", "auc") > 0.4
+    assert {"clue+factors", "clue+random_encoder"} & {r["model"] for r in results}
+
+
+def test_recent_items_weigh_more(company):
+    downstream = dataclasses.replace(FAST, items=str(company / "items"), tasks=(BINARY,))
+    means = {}
+    for days in (1e-3, 1e9):
+        downstream = dataclasses.replace(downstream, half_life_days=days)
+        config = EvaluateConfig(suites=("downstream",), downstream=downstream)
+        people = People(config, read_embeddings(company / "users"))
+        source = FeatureSource(people, read_items(people))
+        means[days] = source.users("item_recent"), source.users("item_mean")
+    np.testing.assert_allclose(*means[1e9], atol=1e-5)
+    # All that counts is the last day, on which each user has one item on each of two services.
+    seen, items = people.seen, source._items
+    last = seen.behaviour_offsets[1:] - 1
+    own = seen.item_offsets[np.arange(len(last)) // 2] + seen.behaviour_items[last]
+    vectors = items.embedding_JE[items.rows_of(seen.item_ids[own])]
+    expected = vectors.reshape(len(people.held), 2, -1).mean(axis=1)
+    np.testing.assert_allclose(means[1e-3][0], expected, atol=1e-5)
 
 
 # ------------------------------------------------------------------------------------- refusals
@@ -271,6 +306,7 @@ def test_items_of_another_model_are_refused(company, tmp_path):
         ("weight_decays", (), "name one or more"),
         ("mlp_widths", (0,), "0 must be at least 1"),
         ("exploration", 1.5, "is not between 0 and 1"),
+        ("half_life_days", 0.0, "0.0 must be finite and above 0"),
         ("tasks", (), "name one task or more"),
         ("tasks", (BINARY, BINARY), "two tasks have the same name"),
         ("tasks[0].name", "a/b", "give it a name"),
