@@ -41,6 +41,7 @@ EXTRAS = {
         "pytest>=9.2,<10",
         "pytest-timeout>=2.4,<3",
         "ruff>=0.17,<0.18",
+        "scikit-learn>=1.9,<2",  # metrics to compare ours with
     ],
 }
 
