@@ -10,15 +10,12 @@ import pytest
 
 from clue_jax import files
 from clue_jax.config import (
-    EncoderConfig,
     EvaluateConfig,
     MatchingConfig,
     PrepareConfig,
-    PretrainConfig,
     SourceConfig,
     SplitConfig,
     TokenizerConfig,
-    TransformerConfig,
     to_json,
 )
 from clue_jax.data.prepare import prepare
@@ -31,21 +28,9 @@ from clue_jax.errors import ConfigError, DataError, StorageError
 from clue_jax.evaluation import matching, matching_suite, suite
 from clue_jax.evaluation.results import as_json
 from tests.embeddings.exports import random_users, unit, write_export
+from tests.evaluation.downstream_world import TINY
 
 USERS = 60
-TINY = PretrainConfig(
-    encoder=EncoderConfig(
-        width=8,
-        embedding_width=8,
-        item=TransformerConfig(num_layers=0),
-        service=TransformerConfig(num_layers=0),
-        max_history=16,
-        row_tokens=32,
-        item_rows=4,
-        row_behaviours=32,
-        history_rows=4,
-    )
-)
 FAST = ("tfidf", "chance")
 MEAN = "matching/test/art<->office (mean)"
 
