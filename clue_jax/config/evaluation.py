@@ -15,6 +15,7 @@ FEATURES = (
     "factors",
     "item_mean",
     "item_recent",
+    "sasrec",
     "clue+best",
 )
 HEADS = ("linear", "mlp", "knn")
@@ -88,6 +89,7 @@ class DownstreamConfig:
     rank: int = 128  # dimensions of the truncated SVD of tfidf and factors
     steps: int = 300  # at most; the step of the least validation loss is kept
     batch_rows: int = 256
+    sasrec_steps: int = 1_000  # at most, of the Transformer that RETRIEVAL trains from scratch
     max_users: int = 50_000  # a sample by hash where more are labelled
     max_unknown_users: int = 0  # labels of users that neither export nor dataset has
     new_user_behaviours: int = 10  # users with at most as many are also reported on their own

@@ -53,6 +53,7 @@ def _validate_downstream(downstream: DownstreamConfig) -> None:
         "rank": 1,
         "steps": 1,
         "batch_rows": 1,
+        "sasrec_steps": 1,
         "max_users": 3,
         "max_unknown_users": 0,
         "new_user_behaviours": 0,

@@ -37,6 +37,7 @@ from clue_jax.evaluation.scores import (
 from clue_jax.evaluation.targets import TaskInputs, task_inputs
 
 MODEL = "clue"
+SASREC = "sasrec"
 CONTEXT = "context"  # what is shown and where, without the user
 JOINED = "clue+best"  # stands for the export beside the best baseline
 NO_RIVALS = (CONTEXT, "item_mean", "item_recent")
@@ -127,7 +128,10 @@ def _predict_all(
     if inputs.task.kind is TaskKind.CLICKS:
         _add(config, tasks, inputs, predicted, CONTEXT, (CONTEXT,))
     for name in downstream.features:
-        if name != JOINED:
+        if name == SASREC:
+            _add_sasrec(tasks.people, inputs, predicted)
+            advance(len(downstream.heads))
+        elif name != JOINED:
             _add(config, tasks, inputs, predicted, name, (name,))
             advance(len(downstream.heads))
     rivals = {
@@ -166,6 +170,19 @@ def _add(
     predicted.by_model[name] = chosen.values
     predicted.losses[name] = chosen.loss
     predicted.chosen[name] = chosen
+
+
+def _add_sasrec(people: People, inputs: TaskInputs, predicted: Predicted) -> None:
+    """A model of its own, without heads, of RETRIEVAL alone."""
+    if inputs.catalogue is None:
+        return
+    from clue_jax.evaluation.next_item import sasrec_ranks  # needs the model's layers
+
+    problem, steps = inputs.problem, people.config.downstream.sasrec_steps
+    say("training sasrec")
+    predicted.by_model[SASREC] = sasrec_ranks(
+        people, inputs.catalogue, problem.owner_n, problem.target_n, steps
+    )
 
 
 def _marked(people: People, inputs: TaskInputs, name: str) -> str:
@@ -236,7 +253,7 @@ def _of_rows(
 def differences(predicted: Predicted) -> list[tuple[str, str]]:
     """Pairs of models to subtract: the export and each other model, and what joining it adds."""
     chosen = [name for name in predicted.by_model if name in predicted.losses]
-    chosen += [name for name in predicted.by_model if name in ("prior", "popularity")]
+    chosen += [name for name in predicted.by_model if name in ("prior", "popularity", SASREC)]
     mine = next((name for name in chosen if name.partition(" (")[0] == MODEL), None)
     pairs = [] if mine is None else [(mine, name) for name in chosen if name != mine]
     for name in chosen:

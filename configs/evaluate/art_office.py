@@ -54,7 +54,16 @@ def _next() -> DownstreamConfig:
             TaskConfig(f"next_{service}", TaskKind.RETRIEVAL, service=service, timestamp="")
             for service in SERVICES
         ),
-        features=("clue", "clue/art", "clue/office", "tfidf", "factors", "item_mean", "clue+best"),
+        features=(
+            "clue",
+            "clue/art",
+            "clue/office",
+            "tfidf",
+            "factors",
+            "item_mean",
+            "sasrec",
+            "clue+best",
+        ),
         # A head a fold has a catalogue of 15,000 items to tell apart.
         heads=("linear",),
         weight_decays=(1e-1, 1.0),

@@ -51,6 +51,7 @@ def get_config(variant: str = "") -> EvaluateConfig:
     downstream.features = FEATURES
     if variant == "smoke":
         downstream.steps, downstream.bootstrap, downstream.rank = 20, 50, 8
+        downstream.sasrec_steps = 5
         downstream.heads, downstream.weight_decays = ("linear", "knn"), (1e-2,)
         downstream.neighbours = (5,)
     return EvaluateConfig(suites=("downstream",), downstream=downstream)
