@@ -57,7 +57,7 @@ def policy_results(
         DataError: a table of true clicks that does not fit; or a log without a click.
     """
     name = f"downstream/{inputs.task.name}, lift of the policy"
-    truth = _read_truth(inputs, people) if inputs.task.truth else None
+    truth = truth_of(inputs, people) if inputs.task.truth else None
     chances = {model: _chances(inputs, one.fitted) for model, one in found.items() if one.fitted}
     policies = {
         m: greedy(q.mean(axis=1), config.downstream.exploration) for m, q in chances.items()
@@ -147,7 +147,12 @@ def _per_user(
     return np.stack([np.bincount(owner_n, column, users) for column in columns], axis=1)
 
 
-def _read_truth(inputs: TaskInputs, people: People) -> Truth:
+def truth_of(inputs: TaskInputs, people: People) -> Truth:
+    """What the task's table of truth says of its impressions.
+
+    Raises:
+        DataError: a table that is not there or does not fit.
+    """
     task = replace(inputs.task, labels=inputs.task.truth)
     truth: Labels = read_truth(task, people, ("clicks", "logged", "stated"))
     place = np.full(len(people.held), -1)

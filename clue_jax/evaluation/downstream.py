@@ -94,6 +94,10 @@ def read_tasks(config: EvaluateConfig, export: Embeddings) -> Tasks:
     inputs = []
     for task in downstream.tasks:
         read = task_inputs(task, people, catalogues.get(task.service))
+        if task.best:
+            references(read, people)
+        if task.truth:
+            clicks.truth_of(read, people)
         users = len(np.unique(read.labels.place_n))
         say(f"task {task.name}: {len(read.labels):,} labels of {users:,} users")
         inputs.append(read)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from clue_jax.config import DownstreamConfig, TaskKind
 from clue_jax.errors import DataError
@@ -198,13 +199,14 @@ def _best(inputs: TaskInputs) -> np.ndarray:
         return labels.numbers(name)
     assert inputs.catalogue is not None
     # A list of items, the most probable first; all that are not in it tie behind it.
-    lists = labels.table.column(name).combine_chunks()
-    first = np.asarray(lists.value_lengths() if hasattr(lists, "value_lengths") else [])
-    entries = inputs.catalogue.find(lists.flatten())
-    width = int(first[0]) if len(first) else len(entries) // max(1, len(lists))
-    order_nW = entries.reshape(len(lists), width)
+    rows = labels.table.column(name).to_pylist()
+    widths = {len(row) for row in rows}
+    if len(widths) != 1:
+        raise DataError(f"task {inputs.task.name}: {name!r} has lists of different lengths")
+    entries = inputs.catalogue.find(pa.array([item for row in rows for item in row], pa.string()))
+    order_nW = entries.reshape(len(rows), -1)
     hit_nW = order_nW == inputs.problem.target_n[:, None]
-    behind = 0.5 * (width + 1 + len(inputs.catalogue))
+    behind = 0.5 * (order_nW.shape[1] + 1 + len(inputs.catalogue))
     return np.where(hit_nW.any(axis=1), 1.0 + hit_nW.argmax(axis=1), behind)
 
 

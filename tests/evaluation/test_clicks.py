@@ -162,6 +162,7 @@ def test_a_truth_that_does_not_fit_is_refused(company, tmp_path):
     )
     with pytest.raises(DataError, match="'clicks' does not hold 4 values a row"):
         run(company, tmp_path / "out", labels=tmp_path / "labels")
+    assert not (tmp_path / "out.partial").exists(), "it is refused before anything is fitted"
 
 
 def test_results_hold_no_user(company, tmp_path):

@@ -26,9 +26,8 @@ def small(monkeypatch):
 def cycles(count, rng):
     """Users who go round the catalogue, each from somewhere: the next one is one more."""
     starts, lengths = rng.integers(ITEMS, size=count), rng.integers(4, 12, size=count)
-    return [
-        ((start + np.arange(n)) % ITEMS).tolist() for start, n in zip(starts, lengths, strict=True)
-    ]
+    pairs = zip(starts, lengths, strict=True)
+    return [((start + np.arange(length)) % ITEMS).tolist() for start, length in pairs]
 
 
 class Catalogue:
@@ -75,9 +74,8 @@ def test_it_learns_an_order(monkeypatch):
     target = np.array([(history[-1] + 1) % ITEMS for history in histories[:50]])
     people = types.SimpleNamespace(everyone=users, config=types.SimpleNamespace(seed=0))
     monkeypatch.setattr(next_item.sasrec, "SasRecConfig", lambda items: CONFIG)
-    few = sasrec_ranks(people, Catalogue(), np.arange(50), target, steps=1)
-    many = sasrec_ranks(people, Catalogue(), np.arange(50), target, steps=200)
-    assert many.mean() < 1.3 and few.mean() > 3.0
+    ranks = sasrec_ranks(people, Catalogue(), np.arange(50), target, steps=200)
+    assert ranks.mean() < 1.3, "by popularity it would be 6.5"
 
 
 def test_what_is_kept_back_is_not_learnt_from():
