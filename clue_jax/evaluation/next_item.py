@@ -26,6 +26,7 @@ from clue_jax.ranking import ranks_of
 
 LENGTH = 50  # newest behaviours of a history
 BATCH, RATE, EVERY, PATIENCE = 128, 2e-3, 25, 4
+LOGITS = 1 << 23  # of a batch, at most: a great catalogue has smaller batches
 CHUNK = 512  # users whose logits are in memory at a time
 
 
@@ -90,9 +91,10 @@ def train(
     """Parameters with the least loss on the last behaviour of the chosen users."""
     length_A = histories.length_A
     fit = np.flatnonzero(length_A - chosen_A >= 2)
-    choose = np.flatnonzero(chosen_A & (length_A >= 2))[: 4 * BATCH]
+    choose = np.flatnonzero(chosen_A & (length_A >= 2))
     if not len(fit) or not len(choose):
         raise DataError("sasrec: too few users with two behaviours on the service that are visible")
+    size = max(1, min(BATCH, LOGITS // (LENGTH * config.items)))
     rng, key = np.random.default_rng([seed, 11]), jax.random.key(seed)
     params = sasrec.init(config, key)
     adam = optax.adamw(RATE, weight_decay=1e-3)
@@ -104,10 +106,11 @@ def train(
         updates, state = adam.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
+    choose = choose[: 4 * size]
     validation = _batch(histories, choose, length_A - 2, length_A - 2)
     best, least, since = params, np.inf, 0
     for number in range(1, steps + 1):
-        rows = rng.choice(fit, size=BATCH)
+        rows = rng.choice(fit, size=size)
         batch = _batch(histories, rows, np.zeros_like(length_A), length_A - 2 - chosen_A)
         params, state = step(params, state, batch, jax.random.fold_in(key, number))
         if number % EVERY == 0 or number == steps:
