@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from clue_jax.data.ragged import ranges
 from clue_jax.data.records import Users
 from clue_jax.embeddings.reader import read_manifest, read_table
-from clue_jax.embeddings.schema import matrix
+from clue_jax.embeddings.vectors import matrix
 from clue_jax.errors import DataError
 from clue_jax.evaluation.people import People
 

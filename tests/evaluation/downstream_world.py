@@ -93,6 +93,8 @@ def write_users(data: Path, folder: Path, cutoff=CUTOFF, hold_out_last=0, noise=
         "embedding_NE": unit(z_NSE.sum(axis=1)),
         "z_NSE": z_NSE,
         "counts_NS": users.counts(),
+        "tokens_NS": users.counts(),
+        "truncated_N": np.zeros(len(users), bool),
         "first_N": None,
         "last_N": None,
         "event_N": None,
@@ -122,8 +124,9 @@ def write_items(data: Path, folder: Path, model_version="m"):
         embedding_JE=unit(directions()[kinds] + 0.02 * rng.normal(size=(len(items), 16))),
         model_version=model_version,
     )
-    entry = write_part(folder, 0, 1, table)
+    entry = write_part(folder, "part.parquet", table, "export-2")
     manifest = {"what": "items", "embedding_width": 16, "model_version": model_version}
+    manifest |= {"precision": "float32", "export_id": "export-2"}
     write_manifest(folder, manifest, [entry])
 
 
