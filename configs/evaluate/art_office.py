@@ -11,7 +11,9 @@ art->office, then office->art): R@1 .0196 .0218 .0174, R@10 .0802 .0840 .0763, M
 
 Variant `next`: the last office item, and the last art item, among all of the service (full ranking)
 for 1,577 users of validation and test, from exports that did not see it. The data have no dates:
-what knows the other service, too, is marked "order unknown". Minutes on 2 cores.
+what knows the other service, too, is marked "order unknown". A head a fold and feature tells 15,000
+items apart: tens of minutes on 2 cores, a minute with `--config.downstream.heads=knn`, which leaves
+cosines alone, and without sasrec among `--config.downstream.features`.
 
     python -m clue_jax export --workdir=runs/art_office --data=data/prepared/art_office \\
         --out=runs/art_office/before --config.hold_out_last=1
