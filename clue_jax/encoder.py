@@ -32,7 +32,8 @@ from clue_jax.errors import DataError, NonFiniteError
 from clue_jax.inference import BatchEncoder, combine
 from clue_jax.model import clue
 from clue_jax.parallel.mesh import single_device_mesh
-from clue_jax.training.checkpoint import NEWEST, load_params
+from clue_jax.training.checkpoint import NEWEST
+from clue_jax.training.parameters import load_params
 from clue_jax.training.trained import read_run
 
 History = Mapping[str, Sequence[str]]  # service -> texts, oldest first

@@ -21,7 +21,8 @@ from clue_jax.inference import Embedder, narrowed
 from clue_jax.model import clue
 from clue_jax.parallel.agreement import check_agreed
 from clue_jax.parallel.mesh import make_mesh, replicated, to_host
-from clue_jax.training.checkpoint import Restored, load_params
+from clue_jax.training.checkpoint import Restored
+from clue_jax.training.parameters import load_params
 from clue_jax.training.trained import TrainedRun, read_run
 
 POOLING = (

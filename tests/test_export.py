@@ -32,7 +32,7 @@ from clue_jax.exporting.folder import ExportFolder
 from clue_jax.exporting.rows import volume
 from clue_jax.inference import embed_users
 from clue_jax.model import clue
-from clue_jax.training.checkpoint import load_params
+from clue_jax.training.parameters import load_params
 from tests.embeddings.exports import contents
 from tests.stages import finish, run_stage, start, wait_until
 

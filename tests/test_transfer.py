@@ -17,7 +17,7 @@ from clue_jax.embeddings.reader import read_manifest
 from clue_jax.embeddings.vectors import matrix
 from clue_jax.inference import embed_users
 from clue_jax.model import clue
-from clue_jax.training.checkpoint import load_params
+from clue_jax.training.parameters import load_params
 from clue_jax.training.trained import read_run
 from tests.company import SERVICES, prepare_company
 from tests.stages import run_stage

@@ -23,7 +23,8 @@ from clue_jax.inference import embed_users
 from clue_jax.model import clue
 from clue_jax.model.sizes import parameter_count
 from clue_jax.ranking import matching_ranks, mrr, recall_at
-from clue_jax.training.checkpoint import NEWEST, load_params
+from clue_jax.training.checkpoint import NEWEST
+from clue_jax.training.parameters import load_params
 from clue_jax.training.trained import read_run
 from clue_jax.training.validation import in_two_services
 

@@ -14,7 +14,8 @@ from clue_jax.errors import CheckpointError
 from clue_jax.files import read_json, write_json
 from clue_jax.model import clue
 from clue_jax.parallel.agreement import check_agreed, first_alone, together
-from clue_jax.training.checkpoint import Restored, restore_params
+from clue_jax.training.checkpoint import Restored
+from clue_jax.training.parameters import restore_params
 from clue_jax.training.trained import TrainedRun, read_run
 
 

@@ -9,7 +9,8 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from clue_jax.errors import CheckpointError
-from clue_jax.training.checkpoint import NEWEST, Checkpoints, load_params
+from clue_jax.training.checkpoint import NEWEST, Checkpoints
+from clue_jax.training.parameters import load_params
 from tests.training.test_checkpoint import abstract, flip, parts_of, same, saved
 
 # Where a load fails, Orbax leaves an event loop behind that nobody closed.

@@ -11,8 +11,9 @@ import pytest
 from clue_jax.config import EncoderConfig, MeshConfig, PretrainConfig, TransformerConfig
 from clue_jax.errors import CheckpointError
 from clue_jax.parallel.mesh import make_mesh, replicated
-from clue_jax.training.checkpoint import BEST, NEWEST, Checkpoints, load_params
+from clue_jax.training.checkpoint import BEST, NEWEST, Checkpoints
 from clue_jax.training.fingerprint import fingerprint, summary
+from clue_jax.training.parameters import load_params
 from clue_jax.training.state import init_state, state_shardings
 
 # Where a load fails, Orbax leaves an event loop behind that nobody closed.

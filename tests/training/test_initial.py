@@ -15,8 +15,8 @@ from clue_jax.data.tokenizer import FIRST_SERVICE_GUIDE, GENERIC_GUIDE
 from clue_jax.errors import CheckpointError, ConfigError
 from clue_jax.model import clue
 from clue_jax.parallel.mesh import make_mesh
-from clue_jax.training.checkpoint import load_params
 from clue_jax.training.initial import initial_params
+from clue_jax.training.parameters import load_params
 from clue_jax.training.state import init_state, state_shardings
 from tests.company import prepare_company
 from tests.stages import rows, run_stage, train_arguments

@@ -21,7 +21,8 @@ def fingerprints(workdir):
     """Of the parameters and optimizer in each checkpoint, read from what lies beside them."""
     from clue_jax.config import PretrainConfig, from_json
     from clue_jax.model import clue
-    from clue_jax.training.checkpoint import NEWEST, load_params
+    from clue_jax.training.checkpoint import NEWEST
+    from clue_jax.training.parameters import load_params
 
     config = from_json(PretrainConfig, json.loads((workdir / "config.json").read_text()))
     vocab_size = json.loads((workdir / "dataset.json").read_text())["vocab_size"]
