@@ -8,9 +8,10 @@
         --workdir=runs/scaling
 
 Variants:
-  smoke  three runs of seconds; for tests
-  study  the law over three orders of magnitude of compute, and each factor by itself; not yet run
-         to its end
+  smoke    three runs of seconds; for tests
+  minutes  sizes and steps alone, on 5,000 people
+  study    the law over three orders of magnitude of compute, and each factor by itself; not yet
+           run to its end
 """
 
 from clue_jax.config import (
@@ -61,6 +62,15 @@ def _study() -> ScaleConfig:
     )
 
 
+def _minutes() -> ScaleConfig:
+    sizes = ("16x1", "32x1", "64x1", "128x2")
+    return ScaleConfig(
+        base=_base(),
+        sweeps=(Sweep("compute", sizes=sizes, steps=(25, 100, 400)),),
+        held_out=HeldOutConfig(behaviours=16, negatives=127),
+    )
+
+
 def _smoke() -> ScaleConfig:
     base = _base()
     base.train.batch_users, base.loss.temperature = 32, 0.3
@@ -76,7 +86,7 @@ def _smoke() -> ScaleConfig:
     )
 
 
-PLANS = {"study": _study, "smoke": _smoke}
+PLANS = {"study": _study, "minutes": _minutes, "smoke": _smoke}
 VARIANTS = ("", *PLANS)
 
 
