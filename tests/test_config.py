@@ -101,6 +101,7 @@ PRETRAIN = {
     "encoder.item_rows": 0,
     "encoder.history_rows": -1,
     "loss.tile": 0,
+    "loss.matryoshka": (4, 8),
     "sampling.behaviours_kept": 0.0,
     "sampling.token_dropout": 1.5,
     "sampling.generic_guide": -0.1,

@@ -151,6 +151,9 @@ class LossConfig:
     tile: int = 1_024  # users on either side of the logits that exist at a time
     transport: Transport = Transport.GATHER
     precision: Precision = Precision.FLOAT32  # of the similarities' operands; sums are float32
+    # Mean of the losses of so many first dimensions, all of them last, so that an export with
+    # `dimensions` loses little; empty: the loss of all.
+    matryoshka: tuple[int, ...] = ()
 
 
 @dataclass

@@ -47,7 +47,7 @@ def validate_pretrain(config: PretrainConfig) -> None:
     )
     require(config.data.in_memory_mb >= 0, "data.in_memory_mb", "is negative")
     _validate_history_schedule(config)
-    _validate_loss(config.loss)
+    _validate_loss(config.loss, config.encoder.embedding_width)
     require(config.optim.learning_rate > 0, "optim.learning_rate", "must be above 0")
     for name in ("every_steps", "keep"):
         require(getattr(config.checkpoint, name) >= 1, f"checkpoint.{name}", "must be at least 1")
@@ -102,8 +102,15 @@ def _validate_history_schedule(config: PretrainConfig) -> None:
     )
 
 
-def _validate_loss(loss: LossConfig) -> None:
+def _validate_loss(loss: LossConfig, width: int) -> None:
     require(loss.temperature > 0, "loss.temperature", f"{loss.temperature} must be above 0")
+    widths = loss.matryoshka
+    require(
+        not widths
+        or (0 < widths[0] and sorted(set(widths)) == list(widths) and widths[-1] == width),
+        "loss.matryoshka",
+        f"{widths}: ascending numbers of dimensions, encoder.embedding_width={width} last",
+    )
     require(loss.tile >= 1, "loss.tile", "must be at least 1")
     require(abs(loss.bias) <= MAX_SCALE, "loss.bias", f"{loss.bias}: {MAX_SCALE:g} at most")
     require(

@@ -105,7 +105,13 @@ def _gradients(
         present_Vb, keys_Kb = (_share(a, mesh) for a in (present_Vb, packed.keys_Kb))
         scale = jnp.exp(copied(params["log_scale"], TENSOR))
         bias = copied(params["bias"], TENSOR) if "bias" in params else 0.0
-        return _loss_of_pairs(config, pairs, z_VbE, present_Vb, keys_Kb, scale, bias)
+        rest = present_Vb, keys_Kb, scale, bias
+        of_widths = [
+            _loss_of_pairs(config, pairs, _prefix(z_VbE, width), *rest)
+            for width in config.matryoshka or (z_VbE.shape[-1],)
+        ]
+        # Hits are those of the whole vectors, which come last.
+        return jnp.stack([loss for loss, _ in of_widths]).mean(), of_widths[-1][1]
 
     # Each device differentiates its own copy; gradients are summed where it is written.
     (loss, hits), grads = jax.value_and_grad(total, has_aux=True)(own_copies(params, mesh))
@@ -146,6 +152,15 @@ def _loss_of_pairs(
         loss += pair.weight * of_pair.loss / jnp.maximum(of_pair.users, 1)
         hits += pair.weight * of_pair.hits / jnp.maximum(of_pair.users, 1)
     return loss, hits
+
+
+def _prefix(z_VbE: jax.Array, width: int) -> jax.Array:
+    """The first dimensions, scaled to length one again (Kusupati et al., arXiv 2205.13147)."""
+    if width == z_VbE.shape[-1]:
+        return z_VbE
+    first_VbW = z_VbE[..., :width]
+    square_Vb1 = jnp.square(first_VbW).sum(-1, keepdims=True)
+    return first_VbW * jax.lax.rsqrt(jnp.maximum(square_Vb1, 1e-12))
 
 
 def _share(values_Vb: jax.Array, mesh: Mesh) -> jax.Array:

@@ -200,3 +200,47 @@ def test_a_learned_temperature_moves_up_to_its_limit(alone):
     limit = config_of(temperature=0.5, max_logit_scale=2.002)
     trial = Trial(limit).run(40, batch=7)
     assert max(trial.values("logit_scale")) == pytest.approx(2.002, rel=1e-5)
+
+
+def test_the_loss_of_nested_widths_is_their_mean():
+    """Each from the same parameters: a step reports the loss before it changes them."""
+
+    def loss(**settings):
+        return Trial(config_of(**settings)).run(1).values("loss")[0]
+
+    def narrow(z_VbE, width, real=step_module._prefix):
+        return real(z_VbE, 5)
+
+    whole = loss()
+    assert loss(matryoshka=(16,)) == whole
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step_module, "_prefix", narrow)
+        first = loss()
+    assert abs(first - whole) > 0.01
+    assert loss(matryoshka=(5, 16)) == pytest.approx((first + whole) / 2, rel=1e-5)
+
+
+def test_first_dimensions_of_length_one_and_of_nobody():
+    z_VbE = np.random.default_rng(0).normal(size=(2, 3, 16)).astype(np.float32)
+    z_VbE[1, 2] = 0
+    first = np.asarray(step_module._prefix(z_VbE, 5))
+    lengths = np.linalg.norm(first, axis=-1)
+    np.testing.assert_allclose(lengths, [[1, 1, 1], [1, 1, 0]], atol=1e-6)
+    np.testing.assert_allclose(first[0, 0], z_VbE[0, 0, :5] / np.linalg.norm(z_VbE[0, 0, :5]), 1e-5)
+
+
+def test_the_first_dimensions_become_useful_on_their_own():
+    """What the loss of all dimensions leaves to them is less than what their own does."""
+
+    def first_loss(trial):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                step_module, "_prefix", lambda z, width, real=step_module._prefix: real(z, 4)
+            )
+            probe = Trial(config_of())
+            probe.state = trial.state
+            return probe.run(1, batch=19).values("loss")[0]
+
+    plain = Trial(config_of()).run(20)
+    nested = Trial(config_of(matryoshka=(4, 16))).run(20)
+    assert first_loss(nested) < first_loss(plain)
