@@ -6,18 +6,30 @@ import time
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from clue_jax import files
-from clue_jax.config import ExportConfig, ExportWhat, MeshConfig, to_json, validate_export
+from clue_jax.config import (
+    EncoderConfig,
+    ExportConfig,
+    ExportWhat,
+    ItemTableUse,
+    MeshConfig,
+    to_json,
+    validate_export,
+)
 from clue_jax.console import progress, say
 from clue_jax.data.source import Dataset, open_dataset
 from clue_jax.embeddings.layout import ORDER, SHARDING
 from clue_jax.embeddings.writer import write_part
 from clue_jax.errors import ConfigError
-from clue_jax.exporting.folder import ExportFolder, claim, is_export, refuse_other_output
+from clue_jax.exporting import pipeline
+from clue_jax.exporting.folder import ITEMS, ExportFolder, claim, is_export, refuse_other_output
+from clue_jax.exporting.item_vectors import CHEAPER, DistinctItems, ItemVectors, saving
+from clue_jax.exporting.pipeline import Encoded
 from clue_jax.exporting.rows import Rows, rows_of
 from clue_jax.exporting.share import LOOK_SECONDS, Share, share_of
-from clue_jax.inference import Embedder, narrowed
+from clue_jax.inference import BatchEncoder, ItemEncoder, embedding_encoder, narrowed
 from clue_jax.model import clue
 from clue_jax.parallel.agreement import check_agreed
 from clue_jax.parallel.mesh import make_mesh, replicated, to_host
@@ -70,7 +82,8 @@ def export(config: ExportConfig, workdir: str, data: str, out: str) -> None:
     )
     _check_width(config, run)
     rows = rows_of(config, dataset, run.config.encoder)
-    manifest = _manifest(config, run, dataset, restored, rows)
+    item_table = _use_table(config, run.config.encoder, rows, out)
+    manifest = _manifest(config, run, dataset, restored, rows, item_table)
     check_agreed({"export": manifest["export_id"]})
     if not share.alone and is_export(out, manifest["export_id"]):
         say(f"{out}: this export is complete")
@@ -120,7 +133,12 @@ def _check_width(config: ExportConfig, run: TrainedRun) -> None:
 
 
 def _manifest(
-    config: ExportConfig, run: TrainedRun, dataset: Dataset, restored: Restored, rows: Rows
+    config: ExportConfig,
+    run: TrainedRun,
+    dataset: Dataset,
+    restored: Restored,
+    rows: Rows,
+    item_table: bool,
 ) -> dict[str, Any]:
     """What the export is of, and what the encoder did not see; it determines every byte of it."""
     what = config.what.value
@@ -134,6 +152,7 @@ def _manifest(
         "trained_width": run.config.encoder.embedding_width,
         "normalised": True,
         "npy": config.npy,
+        "item_table": item_table,
         "precision": config.precision.value,
         "pooling": POOLING,
         "sharding": SHARDING[what],
@@ -176,16 +195,53 @@ def _write_parts(
         return
     mesh = make_mesh(MeshConfig(), jax.local_devices())
     params = jax.device_put(jax.tree.map(to_host, params), replicated(mesh))
-    embedder = Embedder(run.config.encoder, rows.users, config.batch_users, mesh)
-    version = folder.manifest["model_version"]
+    encoder = _encoder(folder, share, config, run, params, rows, mesh)
+    version, width = folder.manifest["model_version"], folder.manifest["embedding_width"]
+
+    def write(part: Encoded) -> None:
+        chosen = rows.parts[part.part]
+        table = rows.table(chosen, narrowed(part.z_NSE, width), part.present_NS, version)
+        file, npy = folder.file(part.part), folder.manifest["npy"]
+        folder.mark(write_part(folder.path, file, table, folder.export_id, npy=npy))
+
     with progress("embedding", sum(len(rows.parts[part]) for part in missing)) as advance:
-        for part in missing:
-            chosen = rows.parts[part]
-            z_NSE, present_NS = embedder(params, chosen, advance)
-            z_NSE = narrowed(z_NSE, folder.manifest["embedding_width"])
-            table = rows.table(chosen, z_NSE, present_NS, version)
-            file, npy = folder.file(part), folder.manifest["npy"]
-            folder.mark(write_part(folder.path, file, table, folder.export_id, npy=npy))
+        pipeline.run(encoder, params, rows.users, rows.parts, missing, write, advance)
+
+
+def _encoder(
+    folder: ExportFolder,
+    share: Share,
+    config: ExportConfig,
+    run: TrainedRun,
+    params: clue.Params,
+    rows: Rows,
+    mesh: Mesh,
+) -> BatchEncoder:
+    """Of batches: from texts, or from a table of items, which is made first."""
+    encoder, batch_users = run.config.encoder, config.batch_users
+    if not folder.manifest["item_table"]:
+        return embedding_encoder(encoder, rows.users, batch_users, mesh)
+    items = DistinctItems(rows.users, encoder)
+    vectors = ItemVectors(folder.path / ITEMS, items)
+    vectors.make(ItemEncoder(encoder, items.longest, mesh), params, share.index, share.count)
+    return embedding_encoder(encoder, rows.users, batch_users, mesh, vectors)
+
+
+def _use_table(config: ExportConfig, encoder: EncoderConfig, rows: Rows, out: str) -> bool:
+    """Whether items are encoded once for all batches; the same in every process and after a kill.
+
+    Raises:
+        ConfigError: it is asked for where it cannot be memory-mapped.
+    """
+    if config.item_table is ItemTableUse.OFF:
+        return False
+    if "://" in str(out):
+        if config.item_table is ItemTableUse.ON:
+            raise ConfigError(f"config.item_table: a table needs a local --out, not {out}")
+        return False
+    if config.item_table is ItemTableUse.ON:
+        return True
+    return saving(DistinctItems(rows.users, encoder), rows.parts, config.batch_users) >= CHEAPER
 
 
 def _finish(share: Share, folder: ExportFolder, out: str) -> bool:

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from clue_jax.config import AttentionKernel, EncoderConfig, PretrainConfig
-from clue_jax.data.capacity import Capacity, capacity_for
-from clue_jax.data.packing import PackedViews, pack_views
+from clue_jax.data.capacity import Capacity, capacity_for, capacity_for_items
+from clue_jax.data.packing import PackedViews, pack_histories, pack_items, pack_views
 from clue_jax.data.records import Users
 from clue_jax.data.sampling import full_views
 from clue_jax.errors import NonFiniteError
@@ -32,6 +32,8 @@ from clue_jax.parallel.mesh import (
 )
 from clue_jax.parallel.rules import partition_specs
 
+ITEMS_EACH = 4_096  # that one group of devices encodes at a time, alone
+
 
 class BatchEncoder:
     """Encodes batches of users in buffers of one size, with one compilation.
@@ -47,7 +49,7 @@ class BatchEncoder:
         self.config = dataclasses.replace(config, attention=AttentionKernel.AUTO)
         self.capacity, self.mesh = capacity, mesh
         self.batch_users = capacity.users * user_groups(mesh)
-        self._encode = _encode_step(self.config, mesh, capacity.items)
+        self._encode = _encode_step(self.config, mesh, self._embed)
 
     def __call__(self, params: clue.Params, users: Users) -> tuple[np.ndarray, np.ndarray]:
         """Embeds at most `batch_users` users.
@@ -55,16 +57,59 @@ class BatchEncoder:
         Returns:
             z_NSE float32 unit vectors (zero where a user lacks the service), present_NS bool.
         """
-        packed = []
+        return self.collect(self.start(params, self.pack(users)), len(users))
+
+    def pack(self, users: Users) -> Any:
+        """What the devices need of at most `batch_users` users, on the host."""
+        shares = []
         for group in local_groups(self.mesh):
             first = group * self.capacity.users
             some = users.take(np.arange(len(users))[first:][: self.capacity.users])
-            views = full_views(some, self.config.max_history)
-            packed.append(pack_views(some, views, self.capacity, self.config)[0])
-        stacked = PackedViews(*(np.stack(arrays) for arrays in zip(*packed, strict=True)))
-        z_SNE, present_SN = self._encode(params, deal_to_devices(stacked, self.mesh))
-        z_NSE, present_NS = to_host(z_SNE).swapaxes(0, 1), to_host(present_SN).T
-        return z_NSE[: len(users)], present_NS[: len(users)]
+            shares.append(self._share(some))
+        return jax.tree.map(lambda *arrays: np.stack(arrays), *shares)
+
+    def start(self, params: clue.Params, shares: Any) -> tuple[jax.Array, jax.Array]:
+        """Has the devices embed what `pack` gave; returns before they are done."""
+        return self._encode(params, deal_to_devices(shares, self.mesh))
+
+    def collect(
+        self, started: tuple[jax.Array, jax.Array], users: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Waits for what `start` gave: z_NSE and present_NS of the users of the batch."""
+        z_SNE, present_SN = started
+        return to_host(z_SNE).swapaxes(0, 1)[:users], to_host(present_SN).T[:users]
+
+    def _share(self, users: Users) -> Any:
+        """What one group of devices needs of its users; its packed views come first."""
+        views = full_views(users, self.config.max_history)
+        return (pack_views(users, views, self.capacity, self.config)[0],)
+
+    def _embed(self, params: clue.Params, packed: PackedViews, *rest: Any) -> jax.Array:
+        """z_VbE of one group, inside `shard_map`."""
+        return clue.encode(params, self.config, packed, self.capacity.items, mesh=self.mesh)[0]
+
+
+def embedding_encoder(
+    config: EncoderConfig,
+    users: Users,
+    batch_users: int,
+    mesh: Mesh,
+    vectors: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> BatchEncoder:
+    """An encoder for any batch of at most so many of the users.
+
+    Args:
+        config: of the encoder.
+        users: every user that will be encoded.
+        batch_users: users per batch, over all devices.
+        mesh: devices that share a batch.
+        vectors: of items, by identity; None: texts are encoded.
+    """
+    per_group = max(1, min(batch_users, len(users)) // user_groups(mesh))
+    capacity = capacity_for(users, config, per_group, len(users.services))
+    if vectors:
+        return HistoryEncoder(config, capacity, mesh, vectors)
+    return BatchEncoder(config, capacity, mesh)
 
 
 class Embedder:
@@ -80,11 +125,8 @@ class Embedder:
     def __init__(
         self, config: EncoderConfig, users: Users, batch_users: int = 512, mesh: Mesh | None = None
     ):
-        mesh = mesh or single_device_mesh()
-        per_group = max(1, min(batch_users, len(users)) // user_groups(mesh))
-        capacity = capacity_for(users, config, per_group, len(users.services))
         self.users = users
-        self._batches = BatchEncoder(config, capacity, mesh)
+        self._batches = embedding_encoder(config, users, batch_users, mesh or single_device_mesh())
 
     def __call__(
         self,
@@ -151,23 +193,107 @@ def narrowed(z_NSE: np.ndarray, width: int) -> np.ndarray:
     return first_NSE / np.maximum(np.linalg.norm(first_NSE, axis=-1, keepdims=True), 1e-12)
 
 
-def _encode_step(config: EncoderConfig, mesh: Mesh, max_items: int) -> Any:
-    """jit of (params, packed over groups) -> z_VBE, present_VB."""
+class HistoryEncoder(BatchEncoder):
+    """Encodes users from the vectors of their items, which somebody has computed already.
 
-    def device(params: clue.Params, packed: PackedViews) -> tuple[jax.Array, jax.Array]:
-        present_Vb = packed.view_slot_Vb[0] >= 0
-        own = jax.tree.map(lambda a: over_all(a[0], USERS), packed)
-        z_VbE, _ = clue.encode(own_copies(params, mesh), config, own, max_items, mesh=mesh)
+    Args:
+        config: of the encoder.
+        capacity: of the buffers of one group of devices.
+        mesh: devices that share a batch.
+        vectors: identities [u] uint64 -> their rows [u, D] float32 of the item encoder.
+    """
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        capacity: Capacity,
+        mesh: Mesh,
+        vectors: Callable[[np.ndarray], np.ndarray],
+    ):
+        self._vectors = vectors
+        super().__init__(config, dataclasses.replace(capacity, item_chunks=1), mesh)
+
+    def _share(self, users: Users) -> Any:
+        views = full_views(users, self.config.max_history)
+        packed, identities = pack_histories(users, views, self.capacity, self.config)
+        items_UD = np.zeros((self.capacity.items, self.config.width), np.float32)
+        items_UD[: len(identities)] = self._vectors(identities)
+        return packed, items_UD
+
+    def _embed(self, params: clue.Params, packed: PackedViews, *rest: Any) -> jax.Array:
+        (items_UD,) = rest
+        return clue.encode_views(params, self.config, packed, items_UD, mesh=self.mesh)[0]
+
+
+class ItemEncoder:
+    """Encodes items alone, in buffers of one size, with one compilation.
+
+    Args:
+        config: of the encoder.
+        longest: tokens of an item at most.
+        mesh: devices that share a batch; each takes up to `ITEMS_EACH` items at a time.
+    """
+
+    def __init__(self, config: EncoderConfig, longest: int, mesh: Mesh):
+        self.config = dataclasses.replace(config, attention=AttentionKernel.AUTO)
+        self.capacity = capacity_for_items(config, ITEMS_EACH, longest)
+        self.mesh = mesh
+        self.batch_items = ITEMS_EACH * user_groups(mesh)
+        self._encode = _item_step(self.config, mesh, ITEMS_EACH)
+
+    def __call__(self, params: clue.Params, tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """Vectors [n, D] float32 of at most `batch_items` items.
+
+        Args:
+            params: of the encoder.
+            tokens: of the items, end to end.
+            offsets: [n + 1] int64 into them.
+        """
+        shares, rows = [], []
+        for group in local_groups(self.mesh):
+            first = min(group * ITEMS_EACH, len(offsets) - 1)
+            ends = offsets[first : first + ITEMS_EACH + 1]
+            some = tokens[ends[0] : ends[-1]]
+            packed, row = pack_items(some, np.diff(ends), self.capacity, self.config)
+            shares.append(packed)
+            rows.append(group * ITEMS_EACH + row)
+        stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *shares)
+        items_GUD = to_host(self._encode(params, deal_to_devices(stacked, self.mesh)))
+        return items_GUD.reshape(-1, items_GUD.shape[-1])[np.concatenate(rows)]
+
+
+def _encode_step(config: EncoderConfig, mesh: Mesh, embed: Callable[..., jax.Array]) -> Any:
+    """jit of (params, shares of groups) -> z_VBE, present_VB; `embed` is what a group does."""
+
+    def device(params: clue.Params, shares: Any) -> tuple[jax.Array, jax.Array]:
+        present_Vb = shares[0].view_slot_Vb[0] >= 0
+        own = jax.tree.map(lambda a: over_all(a[0], USERS), shares)
+        z_VbE = embed(own_copies(params, mesh), *own)
         # The devices of a group have the same vectors: this is for their type.
         return jax.lax.pmean(z_VbE, TENSOR), present_Vb
 
-    def run(params: clue.Params, packed: PackedViews) -> tuple[jax.Array, jax.Array]:
+    return _on_groups(config, mesh, device, (P(None, USERS), P(None, USERS)))
+
+
+def _item_step(config: EncoderConfig, mesh: Mesh, max_items: int) -> Any:
+    """jit of (params, packed over groups) -> items_GUD."""
+
+    def device(params: clue.Params, packed: PackedViews) -> jax.Array:
+        own = jax.tree.map(lambda a: over_all(a[0], USERS), packed)
+        items_UD = clue.encode_items(own_copies(params, mesh), config, own, max_items, mesh=mesh)
+        return jax.lax.pmean(items_UD, TENSOR)[None]
+
+    return _on_groups(config, mesh, device, P(USERS))
+
+
+def _on_groups(config: EncoderConfig, mesh: Mesh, device: Callable[..., Any], out: Any) -> Any:
+    def run(params: clue.Params, shares: Any) -> Any:
         return jax.shard_map(
             device,
             mesh=mesh,
             in_specs=(partition_specs(params, mesh), P(USERS)),
-            out_specs=(P(None, USERS), P(None, USERS)),
+            out_specs=out,
             check_vma=choose_kernels(config, clue.backend_of(mesh)).typed,
-        )(params, packed)
+        )(params, shares)
 
     return jax.jit(run)

@@ -16,6 +16,7 @@ from clue_jax.config import (
     EncoderConfig,
     ExportConfig,
     ExportWhat,
+    ItemTableUse,
     PretrainConfig,
     StoredPrecision,
     from_json,
@@ -325,7 +326,7 @@ def test_whole_parts_are_kept_and_the_rest_made(smoke_run, smoke_data, interrupt
 
 
 def test_what_is_done_is_not_done_again(smoke_run, smoke_data, interrupted, whole, monkeypatch):
-    monkeypatch.setattr("clue_jax.export.Embedder", None)
+    monkeypatch.setattr("clue_jax.export.embedding_encoder", None)
     monkeypatch.setattr(pq, "read_table", None)
     out = resumed(smoke_run, smoke_data, interrupted)
     assert contents(out) == contents(whole)
@@ -334,7 +335,7 @@ def test_what_is_done_is_not_done_again(smoke_run, smoke_data, interrupted, whol
 def test_killed_just_before_the_last_rename(smoke_run, smoke_data, tmp_path, whole, monkeypatch):
     shutil.copytree(whole, tmp_path / "users.partial")
     (tmp_path / "users.partial/done").mkdir()
-    monkeypatch.setattr("clue_jax.export.Embedder", None)
+    monkeypatch.setattr("clue_jax.export.embedding_encoder", None)
     out = resumed(smoke_run, smoke_data, tmp_path / "users.partial")
     assert contents(out) == contents(whole)
 
@@ -425,9 +426,13 @@ def test_devices_do_not_change_the_embeddings(smoke_run, smoke_data, tmp_path, w
     np.testing.assert_allclose(alone, dealt, atol=1e-6)
 
 
+@pytest.mark.parametrize("item_table", [ItemTableUse.ON, ItemTableUse.OFF])
 @pytest.mark.parametrize("batch_users", [7, 10_000])
-def test_batches_do_not_change_the_embeddings(smoke_run, smoke_data, tmp_path, whole, batch_users):
-    out = exported(smoke_run, smoke_data, tmp_path / "o", batch_users=batch_users)
+def test_batches_do_not_change_the_embeddings(
+    smoke_run, smoke_data, tmp_path, whole, batch_users, item_table
+):
+    settings = {"batch_users": batch_users, "item_table": item_table}
+    out = exported(smoke_run, smoke_data, tmp_path / "o", **settings)
     ids = table(whole)["user_id"].to_pylist()
     ours, theirs = (matrix(rows_of(folder, ids), "embedding")[0] for folder in (out, whole))
     np.testing.assert_allclose(ours, theirs, atol=1e-5)

@@ -41,6 +41,7 @@ from clue_jax.config.scaling import (
 from clue_jax.config.serving import (
     ExportConfig,
     ExportWhat,
+    ItemTableUse,
     StoredPrecision,
     epoch_seconds,
     validate_export,
@@ -109,6 +110,7 @@ __all__ = [
     "ScaleConfig",
     "validate_scale",
     "StoredPrecision",
+    "ItemTableUse",
     "ExportWhat",
     "ExportConfig",
     "epoch_seconds",

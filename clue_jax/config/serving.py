@@ -19,6 +19,14 @@ class StoredPrecision(enum.Enum):
     INT8 = "int8"
 
 
+class ItemTableUse(enum.Enum):
+    """Whether each item of the dataset is encoded once for all batches, or once for each."""
+
+    AUTO = "auto"  # for all where batches have most of their items in common
+    ON = "on"
+    OFF = "off"
+
+
 class ExportWhat(enum.Enum):
     USERS = "users"
     ITEMS = "items"
@@ -32,6 +40,7 @@ class ExportConfig:
     splits: tuple[str, ...] = ("train", "validation", "test")
     step: int = -1  # checkpoint; -1: newest, -2: best
     batch_users: int = 512
+    item_table: ItemTableUse = ItemTableUse.AUTO
     num_shards: int = 0  # parts; 0: 8, or as many as have 100,000 rows each
     host: str = ""  # i/P: of P hosts that share the export, this is number i, from 0
     precision: StoredPrecision = StoredPrecision.FLOAT32  # of the values on disk

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
 from collections.abc import Generator, Sequence
 from itertools import chain
 from typing import NamedTuple
@@ -13,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from clue_jax.config import PretrainConfig
+from clue_jax.data.ahead import made_ahead
 from clue_jax.data.balance import block_slots, deal
 from clue_jax.data.candidates import candidates
 from clue_jax.data.capacity import Capacity, Extremes, capacity_of
@@ -146,38 +144,8 @@ class TrainBatches:
 
         A thread packs and transfers `ahead` batches in advance; its errors are raised here.
         """
-        ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=ahead)
-        stop = threading.Event()
-
-        def put(value: Batch | BaseException) -> bool:
-            while not stop.is_set():
-                try:
-                    ready.put(value, timeout=0.1)
-                    return True
-                except queue.Full:
-                    continue
-            return False
-
-        def produce() -> None:
-            try:
-                for step in range(first, last):
-                    if not put(self.global_batch(step)):
-                        return
-            except BaseException as error:
-                put(error)
-
-        producer = threading.Thread(target=produce, name="batches", daemon=True)
-        producer.start()
-        try:
-            for _ in range(first, last):
-                asked = time.perf_counter()
-                batch = ready.get()
-                if isinstance(batch, BaseException):
-                    raise batch
-                yield batch, time.perf_counter() - asked
-        finally:
-            stop.set()
-            producer.join()
+        made = map(self.global_batch, range(first, last))
+        yield from made_ahead(made, ahead, "batches")
 
 
 def _seed(seed: int, *fingerprints: str) -> int:

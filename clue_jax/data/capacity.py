@@ -117,6 +117,12 @@ def capacity_for_any(config: EncoderConfig, batch: int, views: int) -> Capacity:
     return _buffers(longest, config, batch, views, behaviours, tokens, behaviours)
 
 
+def capacity_for_items(config: EncoderConfig, items: int, longest: int) -> Capacity:
+    """Buffer sizes for any `items` items of at most `longest` tokens, and no histories."""
+    longest = min(longest, config.max_item_tokens)
+    return _buffers(Extremes(longest=longest), config, 1, 1, items, items * longest, 1)
+
+
 def _buffers(
     found: Extremes,
     config: EncoderConfig,

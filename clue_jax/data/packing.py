@@ -80,37 +80,89 @@ def pack_views(
     identities, where, slot = distinct(users.item_ids[views.items])
     items = views.items[where]
     texts, lengths = _texts(users, items, config, draws)
-    placed_items = _lay(
-        (packed.tokens_CRL, packed.token_item_CRL, packed.item_span_C2, packed.num_item_chunks),
-        lengths,
-        texts,
-        config.chunk_items,
-    )
+    placed_items = _lay_items(packed, lengths, texts, config)
     number = np.empty(len(items), np.int64)
     number[placed_items.order] = np.arange(len(items))
 
-    sizes = np.diff(views.offsets)
-    owner = np.flatnonzero(sizes)
-    placed_views = _lay(
-        (packed.history_CRT, packed.history_view_CRT, packed.view_span_C2, packed.num_view_chunks),
-        sizes[owner],
-        number[slot],
-        config.chunk_views,
-    )
-    owner = owner[placed_views.order]
+    placed_views, owner = _lay_views(packed, views, number[slot], config)
     user, view = owner // views.num_views, owner % views.num_views
-    packed.view_slot_Vb[view, user] = np.arange(len(owner))
     packed.keys_Kb[:, : len(users)] = view_keys(users, views).T
     if draws and _skips(draws):
         in_order = identities[placed_items.order], draws.identities[user], view
         _draw_skips(packed, config, draws, placed_items, placed_views, *in_order)
     truncated = np.diff(users.token_offsets)[items] > config.max_item_tokens
     return packed, {
-        **_counts(packed, lengths, sizes[owner]),
+        **_counts(packed, lengths, np.diff(views.offsets)[owner]),
         "truncated": int(truncated.sum()),
         "dense_tokens": int(lengths[slot].sum()),
         "dense_token_pairs": int(np.square(lengths[slot], dtype=np.int64).sum()),
     }
+
+
+def pack_items(
+    tokens: np.ndarray, lengths: np.ndarray, capacity: Capacity, config: EncoderConfig
+) -> tuple[PackedViews, np.ndarray]:
+    """Packs items alone, without histories.
+
+    Args:
+        tokens: [sum(lengths)] of the items, end to end, no item longer than `max_item_tokens`.
+        lengths: [n] of the items.
+        capacity: of the buffers; `items` of it is at least n.
+        config: sizes of chunks.
+
+    Returns:
+        The buffers, and which row of the table of vectors each item has, [n].
+    """
+    packed = empty_views(capacity, config, skips=False)
+    placed = _lay_items(packed, lengths, tokens, config)
+    row = np.empty(len(lengths), np.int64)
+    row[placed.order] = np.arange(len(lengths))
+    return packed, row
+
+
+def pack_histories(
+    users: Users, views: Views, capacity: Capacity, config: EncoderConfig
+) -> tuple[PackedViews, np.ndarray]:
+    """Packs histories of items whose vectors are known already.
+
+    Args:
+        users: at most b users.
+        views: their views.
+        capacity: of the buffers.
+        config: caps, and sizes of chunks.
+
+    Returns:
+        The buffers, and the identities [u] uint64 of the items, in the order of the rows of the
+        table of vectors that the histories refer to.
+    """
+    packed = empty_views(capacity, config, skips=False)
+    identities, _, slot = distinct(users.item_ids[views.items])
+    _lay_views(packed, views, slot, config)
+    return packed, identities
+
+
+def _lay_items(
+    packed: PackedViews, lengths: np.ndarray, texts: np.ndarray, config: EncoderConfig
+) -> Placement:
+    buffers = packed.tokens_CRL, packed.token_item_CRL, packed.item_span_C2, packed.num_item_chunks
+    return _lay(buffers, lengths, texts, config.chunk_items)
+
+
+def _lay_views(
+    packed: PackedViews, views: Views, numbers: np.ndarray, config: EncoderConfig
+) -> tuple[Placement, np.ndarray]:
+    """Lays histories of numbered items; also gives whose they are (user * V + view), as placed."""
+    sizes = np.diff(views.offsets)
+    owner = np.flatnonzero(sizes)
+    placed = _lay(
+        (packed.history_CRT, packed.history_view_CRT, packed.view_span_C2, packed.num_view_chunks),
+        sizes[owner],
+        numbers,
+        config.chunk_views,
+    )
+    owner = owner[placed.order]
+    packed.view_slot_Vb[owner % views.num_views, owner // views.num_views] = np.arange(len(owner))
+    return placed, owner
 
 
 def _counts(packed: PackedViews, tokens: np.ndarray, behaviours: np.ndarray) -> dict[str, int]:

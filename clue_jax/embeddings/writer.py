@@ -69,11 +69,12 @@ def write_part(
         key = next(name for name in KEYS.values() if name in table.column_names)
         ids = np.array(table.column(key).to_pylist(), str if key == "user_id" else np.int64)
         arrays = zip(npy_files(file), (z_NE, ids), strict=True)
-        entry["npy"] = {name: _write_array(path.parents[1] / name, array) for name, array in arrays}
+        entry["npy"] = {name: write_array(path.parents[1] / name, array) for name, array in arrays}
     return entry
 
 
-def _write_array(path: epath.Path, array: np.ndarray) -> str:
+def write_array(path: epath.Path, array: np.ndarray) -> str:
+    """Writes an array as .npy, whole or absent; gives the SHA-256 of the file."""
     payload = io.BytesIO()
     np.save(payload, array, allow_pickle=False)
     files.write_bytes(path, payload.getvalue())

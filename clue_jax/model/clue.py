@@ -98,32 +98,57 @@ def encode(
         z_VbE: float32 unit vectors, zero where a user lacks a view.
         present_Vb: bool.
     """
+    items_UD = encode_items(params, config, packed, max_items, layer_dropout, mesh)
+    return encode_views(params, config, packed, items_UD, layer_dropout, mesh)
+
+
+def encode_items(
+    params: Params,
+    config: EncoderConfig,
+    packed: PackedViews,
+    max_items: int,
+    layer_dropout: float = 0.0,
+    mesh: Mesh | None = None,
+) -> jax.Array:
+    """The first half of `encode`: items_UD float32, in the order in which `packed` numbers them."""
     # A traced index cannot index NumPy.
     params, packed = jax.tree.map(jnp.asarray, (params, packed))
-    tensor = TENSOR if mesh and mesh.shape[TENSOR] > 1 else ""
-    chunk_of_items, chunk_of_views = _levels(config, layer_dropout, backend_of(mesh), tensor)
-    item_chunks, view_chunks = _chunks_of(packed, bool(tensor))
-    shards = Shards(mesh, compute_dtype(config.precision)) if mesh else None
+    compute, _ = _levels(config, layer_dropout, backend_of(mesh), _tensor(mesh))
+    chunks, _ = _chunks_of(packed, bool(_tensor(mesh)))
+    transfer = _transfer(_shards(config, mesh), "embedding")
     with jax.named_scope(ITEMS):
-        items_UD = table_of_chunks(
-            chunk_of_items,
-            params["item"],
-            params["embedding"],
-            item_chunks,
-            max_items,
-            _transfer(shards, "embedding"),
+        return table_of_chunks(
+            compute, params["item"], params["embedding"], chunks, max_items, transfer
         )
+
+
+def encode_views(
+    params: Params,
+    config: EncoderConfig,
+    packed: PackedViews,
+    items_UD: jax.Array,
+    layer_dropout: float = 0.0,
+    mesh: Mesh | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """The second half of `encode`: z_VbE and present_Vb from the vectors of items."""
+    params, packed = jax.tree.map(jnp.asarray, (params, packed))
+    _, compute = _levels(config, layer_dropout, backend_of(mesh), _tensor(mesh))
+    _, chunks = _chunks_of(packed, bool(_tensor(mesh)))
+    transfer = _transfer(_shards(config, mesh))
     with jax.named_scope(HISTORIES):
         z_NE = table_of_chunks(
-            chunk_of_views,
-            params["service"],
-            items_UD,
-            view_chunks,
-            packed.view_slot_Vb.size,
-            _transfer(shards),
+            compute, params["service"], items_UD, chunks, packed.view_slot_Vb.size, transfer
         )
     present_Vb = packed.view_slot_Vb >= 0
     return jnp.where(present_Vb[..., None], z_NE[packed.view_slot_Vb], 0.0), present_Vb
+
+
+def _tensor(mesh: Mesh | None) -> str:
+    return TENSOR if mesh and mesh.shape[TENSOR] > 1 else ""
+
+
+def _shards(config: EncoderConfig, mesh: Mesh | None) -> Shards | None:
+    return Shards(mesh, compute_dtype(config.precision)) if mesh else None
 
 
 def _levels(
