@@ -187,7 +187,7 @@ def compare(options: argparse.Namespace) -> None:
     again += [f"--batch={options.batch}", f"--width={options.width}", f"--layers={options.layers}"]
     again += [f"--turns={options.turns}"]
     data = f"{options.users} zipf users over {2 * options.items:,} items, width {options.width}"
-    wanted = [side for side in SIDES if side.startswith(options.only)]
+    wanted = [side for side in SIDES if side.startswith(tuple(options.only.split(",")))]
     found = harness.interleaved(
         {side: [*again, f"--side={side}"] for side in wanted}, options.rounds
     )
@@ -233,7 +233,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--turns", type=int, default=3, help="of the stages, in a process")
-    parser.add_argument("--only", default="", help="sides that begin so")
+    parser.add_argument("--only", default="", help="sides that begin so, with commas")
     parser.add_argument("--side", choices=SIDES, help="one process")
     options = parser.parse_args()
     if options.side:
