@@ -5,7 +5,7 @@
         --data=data/prepared --out=runs/first/items
 
 Variants: the default (users) and `items` (a vector per distinct item). Leave out what a later label
-needs with `--config.cutoff=2024-06-01` or `--config.hold_out_last=1`. Several hosts share one export
+needs with `--config.cutoff=2024-06-01` or `--config.hold_out_last=1`. Several hosts share an export
 with `--config.host=0/2` and `--config.host=1/2`; the same command again continues what was killed.
 """
 

@@ -43,7 +43,6 @@ from tests.benchmarks import harness, workloads
 from tests.benchmarks.steps import config_of
 
 REACH_OVERLAP, REACH_SPEED = 1.10, 20
-PARTS = 8
 SIDES = ("overlap", "overlap of waiting devices", "table", "batches", "anew")
 
 
@@ -87,8 +86,8 @@ class Export:
     def __init__(self, options: argparse.Namespace, users: Users):
         self.config = config_of(options.width, options.layers, options.batch).encoder
         self.users, self.batch = users, options.batch
-        shards_N = user_shards(users.user_ids, PARTS)
-        self.parts = [np.flatnonzero(shards_N == part) for part in range(PARTS)]
+        shards_N = user_shards(users.user_ids, options.parts)
+        self.parts = [np.flatnonzero(shards_N == part) for part in range(options.parts)]
         self.mesh = make_mesh(MeshConfig())
         params = clue.init(self.config, workloads.VOCABULARY, jax.random.key(0))
         self.params = jax.device_put(params, replicated(self.mesh))
@@ -114,14 +113,14 @@ class Export:
                 event_N=None,
                 model_version="m",
             )
-            write_part(folder, part_file("m", part.part, PARTS), table)
+            write_part(folder, part_file("m", part.part, len(self.parts)), table)
 
         return write
 
     def run(self, encoder: Any, folder: Path) -> float:
         """Seconds of the whole."""
         began = time.perf_counter()
-        everything = (encoder, self.params, self.users, self.parts, range(PARTS))
+        everything = (encoder, self.params, self.users, self.parts, range(len(self.parts)))
         pipeline.run(*everything, self.writer(folder), lambda count: None)
         return time.perf_counter() - began
 
@@ -166,7 +165,7 @@ def overlap(options: argparse.Namespace) -> dict:
 
     for turn in range(options.turns + 1):
         with tempfile.TemporaryDirectory() as folder:
-            every = (encoder, export.users, export.parts, range(PARTS))
+            every = (encoder, export.users, export.parts, range(options.parts))
             batches = timed("read", lambda every=every: list(pipeline.packed_batches(*every)))
             if options.side == "overlap of waiting devices" and not turn:
                 each = found["read"][0] / len(batches)
@@ -185,8 +184,11 @@ def overlap(options: argparse.Namespace) -> dict:
 def compare(options: argparse.Namespace) -> None:
     again = [sys.executable, __file__, f"--users={options.users}", f"--items={options.items}"]
     again += [f"--batch={options.batch}", f"--width={options.width}", f"--layers={options.layers}"]
-    again += [f"--turns={options.turns}"]
-    data = f"{options.users} zipf users over {2 * options.items:,} items, width {options.width}"
+    again += [f"--turns={options.turns}", f"--parts={options.parts}"]
+    data = (
+        f"{options.users} zipf users over {2 * options.items:,} items, width {options.width},"
+        f" {options.parts} parts, {options.batch} users a batch"
+    )
     wanted = [side for side in SIDES if side.startswith(tuple(options.only.split(",")))]
     found = harness.interleaved(
         {side: [*again, f"--side={side}"] for side in wanted}, options.rounds
@@ -230,6 +232,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=4_096)
     parser.add_argument("--items", type=int, default=1_000, help="of each of two services")
     parser.add_argument("--batch", type=int, default=ExportConfig().batch_users)
+    parser.add_argument("--parts", type=int, default=8)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--turns", type=int, default=3, help="of the stages, in a process")
