@@ -42,6 +42,7 @@ EXTRAS = {
         "pytest-timeout>=2.4,<3",
         "ruff>=0.17,<0.18",
         "scikit-learn>=1.9,<2",  # metrics to compare ours with
+        "usearch>=2.26,<3",
     ],
 }
 

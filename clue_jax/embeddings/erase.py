@@ -1,4 +1,7 @@
-"""Removes users from an export: parts they are in are written anew, others keep their bytes."""
+"""Removes users from an export: parts they are in are written anew, others keep their bytes.
+
+So is every index of it: what usearch removes only loses its key, and the vector stays in the file.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from clue_jax import files
+from clue_jax.embeddings.index import index_columns, index_settings
+from clue_jax.embeddings.index_build import write_index
 from clue_jax.embeddings.reader import BESIDE, EXPORT_ID, verified_parts
 from clue_jax.embeddings.replacement import Replacement, replacement
 from clue_jax.embeddings.writer import Part, write_manifest, write_part
@@ -39,21 +44,26 @@ def erase(path: epath.PathLike, ids: Collection[str]) -> Erasure:
         ids: users to remove; those the export does not have are counted, not refused.
 
     Raises:
+        ConfigError: the export has an index, and usearch is not installed.
         DataError: the export is damaged, or its folder holds a file that is no part of it.
         LockedError: another process writes this export.
         StorageError: the file system refused; the export is as it was.
     """
     with replacement(path) as new:
+        columns = index_columns(new.manifest)
+        indexes = [index_settings(new.root, new.manifest, column) for column in columns]
         done, parts = _write_parts(new, set(ids))
-        before = new.manifest.get(BESIDE, {})
-        for name in before.keys() - {AUDIT}:
-            new.carry(name)
+        rest = {**new.manifest, "parts": parts, "rows": sum(part["rows"] for part in parts)}
+        rest["users_erased"] = new.manifest.get("users_erased", 0) + len(done.erased)
+        rest["export_id"] = _identity(new.manifest, done)
         files.write_text(new.folder / AUDIT, _audit(new.root, new.manifest, done))
-        beside = {**before, AUDIT: files.sha256_file(new.folder / AUDIT)}
-        count = new.manifest.get("users_erased", 0) + len(done.erased)
-        identity = _identity(new.manifest, done)
-        changed = {BESIDE: beside, "users_erased": count, "export_id": identity}
-        write_manifest(new.folder, {**new.manifest, **changed}, parts)
+        made = {AUDIT: files.sha256_file(new.folder / AUDIT)}
+        for settings in indexes if done.parts else ():
+            made |= write_index(new.folder, rest, settings, rows_in=new.folder)[1]
+        before = new.manifest.get(BESIDE, {})
+        for name in before.keys() - made.keys():
+            new.carry(name)
+        write_manifest(new.folder, {**rest, BESIDE: {**before, **made}}, parts)
     return done
 
 
