@@ -22,14 +22,18 @@ TIMES = ("first_event_at", "last_event_at", "event_timestamp")
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory):
-    """With all that an export may have beside its parts; user n was last seen n seconds on."""
     folder = tmp_path_factory.mktemp("consumers") / "export"
+    write_all_there_may_be(folder)
+    return folder
+
+
+def write_all_there_may_be(folder):
+    """An export with an index and a record of erasures; user n was last seen n seconds on."""
     last_N = START + np.arange(60)
     users = random_users(60, last_N=last_N, event_N=last_N, model_version="120-abcdef")
     write_export(folder, users)
     build_index(folder, IndexSettings())
     erase(folder, ["user-7"])
-    return folder
 
 
 def parts_of(folder):
