@@ -149,7 +149,7 @@ def parse(stage: Stage, arguments: Sequence[str]) -> dict[str, Any]:
     except flags.Error as error:
         raise ConfigError(" ".join(str(error).split())) from error
     keywords = {flag.name: getattr(values, flag.name) for flag in stage.flags}
-    optional = {flag.name for flag in stage.flags if flag.optional}
+    optional = {flag.name for flag in stage.flags if flag.optional or flag.kind is bool}
     for name, value in keywords.items():
         given = all(value) if isinstance(value, list) else True  # one for each time
         if not (value and given) and name not in optional:
@@ -167,6 +167,8 @@ def _define(flag: Flag, values: flags.FlagValues) -> None:
         flags.DEFINE_integer(flag.name, flag.default or None, flag.help, 1, flag_values=values)
     elif flag.kind is float:
         flags.DEFINE_float(flag.name, flag.default or None, flag.help, flag_values=values)
+    elif flag.kind is bool:
+        flags.DEFINE_boolean(flag.name, False, flag.help, flag_values=values)
     else:
         flags.DEFINE_string(flag.name, flag.default, flag.help, flag_values=values)
 

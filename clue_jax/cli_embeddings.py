@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from clue_jax.cli_stage import Flag, Stage
 
 
@@ -19,17 +21,25 @@ def _stats(directory: str) -> None:
     say("\n".join(describe(statistics(directory))))
 
 
-def _neighbours(directory: str, user: str, k: int) -> None:
+def _index(directory: str, **settings: Any) -> None:
+    from clue_jax.console import say
+    from clue_jax.embeddings.index import IndexSettings
+    from clue_jax.embeddings.index_build import build_index, describe_index
+
+    say(describe_index(build_index(directory, IndexSettings(**settings))))
+
+
+def _neighbours(directory: str, user: str, k: int, service: str, index: bool) -> None:
     from clue_jax.console import say
     from clue_jax.embeddings.search import match_lines, neighbours
 
-    say("\n".join(match_lines(neighbours(directory, user, k))))
+    say("\n".join(match_lines(neighbours(directory, user, k, service, index))))
 
 
-def _lookalike(directory: str, seeds: str, size: int, min_audience: int, out: str) -> None:
+def _lookalike(directory: str, **settings: Any) -> None:
     from clue_jax.embeddings.search import write_lookalike
 
-    write_lookalike(directory, seeds, size, min_audience, out)
+    write_lookalike(directory, **settings)
 
 
 def _erase(directory: str, ids: str) -> None:
@@ -62,6 +72,8 @@ def _align(old: str, new: str, out: str) -> None:
 
 
 _USERS = ("directory",)
+_SERVICE = Flag("service", "whose vectors; else those of all services combined", optional=True)
+_INDEX = Flag("index", "search the index that `embeddings index` made", kind=bool)
 ACTIONS = (
     Stage(
         "embeddings verify",
@@ -78,10 +90,30 @@ ACTIONS = (
         example="embeddings stats runs/first/users",
     ),
     Stage(
+        "embeddings index",
+        "give an export an index for --index, and measure its recall",
+        _index,
+        (
+            _SERVICE,
+            Flag("precision", "of the vectors in it: f32, bf16 or i8", "f32"),
+            Flag("connectivity", "links of a node in a layer of the graph", "16", kind=int),
+            Flag("expansion_add", "candidates while a node is linked", "128", kind=int),
+            Flag("expansion_search", "candidates of a search", "64", kind=int),
+            Flag("threads", "of the build; with one it gives the same bytes again", "1", kind=int),
+        ),
+        positional=_USERS,
+        example="embeddings index runs/first/users",
+    ),
+    Stage(
         "embeddings neighbours",
-        "the users nearest to one, by exact cosine",
+        "the users nearest to one, by exact cosine or by an index",
         _neighbours,
-        (Flag("user", "id of a user of the export"), Flag("k", "neighbours", "10", kind=int)),
+        (
+            Flag("user", "id of a user of the export"),
+            Flag("k", "neighbours", "10", kind=int),
+            _SERVICE,
+            _INDEX,
+        ),
         positional=_USERS,
         example="embeddings neighbours runs/first/users --user=u42 --k=5",
     ),
@@ -101,6 +133,8 @@ ACTIONS = (
             Flag(
                 "out", "file for the lines of id, tab, cosine; else they are printed", optional=True
             ),
+            _SERVICE,
+            _INDEX,
         ),
         positional=_USERS,
         example="embeddings lookalike runs/first/users --seeds=buyers.txt --size=1000"

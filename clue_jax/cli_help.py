@@ -49,8 +49,9 @@ def stage_help(program: str, stage: Stage, config: Any | None) -> str:
         shown = "--config=FILE.py[:variant]"
         usage.append(f"[{shown}]" if stage.default_config else shown)
     for flag in stage.flags:
-        shown = f"--{flag.name}=..."
-        usage.append(f"[{shown}]" if flag.default or flag.optional else shown)
+        shown = f"--{flag.name}" if flag.kind is bool else f"--{flag.name}=..."
+        spared = flag.default or flag.optional or flag.kind is bool
+        usage.append(f"[{shown}]" if spared else shown)
         usage += [f"[{shown} ...]"] * flag.many
     usage += [name.upper() for name in stage.positional]
     lines = [*_wrapped("usage: " + " ".join(usage), " " * 7), "", stage.summary]

@@ -16,7 +16,7 @@ class Flag:
     default: str = ""
     optional: bool = False
     many: bool = False  # given once for each of several values
-    kind: type[str] | type[int] | type[float] = str  # an int is at least 1
+    kind: type[Any] = str  # an int is at least 1; a bool is false unless given
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,10 @@ The same vectors as `export` gives, in any process, without a prepared dataset.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 
+import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -37,8 +39,11 @@ from clue_jax.training.parameters import load_params
 from clue_jax.training.trained import read_run
 
 History = Mapping[str, Sequence[str]]  # service -> texts, oldest first
-_BATCH_VIEWS = 64  # histories that are encoded together
+_BATCH_VIEWS = 1_024  # histories that are encoded together, at most
+_BATCH_FULL = 64  # of the longest histories: what their behaviours add up to, at most
 _BATCH_USERS = 1_000  # users whose texts are tokenised together
+_CPU_SLOTS = 512  # of tokens in a chunk, on CPUs
+_CPU_BEHAVIOURS = 128  # in a chunk of histories, on CPUs; more where one history may have more
 _NUL = pa.scalar("\0", pa.large_string())
 
 
@@ -63,9 +68,10 @@ class UserEncoder:
         self.config, self.params, self.tokenizer = config, params, tokenizer
         self.services, self.model_version = tuple(services), model_version
         # Sized for any histories, so that nothing compiles twice.
-        self._batches = BatchEncoder(
-            config, capacity_for_any(config, _BATCH_VIEWS, views=1), single_device_mesh()
-        )
+        self._most_behaviours = _BATCH_FULL * config.max_history
+        laid = _in_small_chunks(config) if jax.default_backend() == "cpu" else config
+        capacity = capacity_for_any(laid, _BATCH_VIEWS, 1, self._most_behaviours)
+        self._batches = BatchEncoder(laid, capacity, single_device_mesh())
 
     @classmethod
     def from_pretrained(cls, path: epath.PathLike, step: int = NEWEST) -> UserEncoder:
@@ -181,10 +187,11 @@ class UserEncoder:
         if not views:
             return np.zeros((0, self.config.embedding_width), np.float32)
         histories = _histories(views, self.tokenizer, self.config.max_item_tokens)
-        size, parts = self._batches.batch_users, []
-        for first in range(0, len(views), size):
-            rows = np.arange(first, min(first + size, len(views)))
-            parts.append(self._batches(self.params, histories.take(rows))[0][:, 0])
+        counts = np.array([len(texts) for _, _, texts in views])
+        parts = [
+            self._batches(self.params, histories.take(rows))[0][:, 0]
+            for rows in _together(counts, self._batches.batch_users, self._most_behaviours)
+        ]
         z_VE = np.concatenate(parts)
         bad = np.flatnonzero(~np.isfinite(z_VE).all(axis=1))
         if len(bad):
@@ -202,6 +209,31 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _in_small_chunks(config: EncoderConfig) -> EncoderConfig:
+    """The same encoder, of which a CPU computes less in vain.
+
+    A chunk is computed whole though one text may be all there is, and cores need no large ones. A
+    single row of histories may be full of single behaviours; of several rows only a quarter.
+    """
+    return dataclasses.replace(
+        config,
+        item_rows=max(1, _CPU_SLOTS // config.row_tokens),
+        history_rows=1,
+        row_behaviours=max(_CPU_BEHAVIOURS, config.max_history),
+    )
+
+
+def _together(counts: np.ndarray, most: int, most_behaviours: int) -> Iterator[np.ndarray]:
+    """Rows in turn: so many at a time as neither they nor their behaviours exceed what fits."""
+    ends, first = np.cumsum(counts), 0
+    while first < len(counts):
+        before = ends[first - 1] if first else 0
+        last = int(np.searchsorted(ends, before + most_behaviours, side="right"))
+        last = min(last, first + most)
+        yield np.arange(first, last)
+        first = last
 
 
 def _histories(

@@ -308,6 +308,12 @@ def test_help_is_narrow_and_complete(argv, capsys):
         assert all(f"\n  {key} " in text for key in keys) and keys
 
 
+def test_help_shows_a_flag_without_a_value(capsys):
+    assert cli.main(["embeddings", "neighbours", "--help"]) == 0
+    usage = capsys.readouterr().out.split("\n\n")[0]
+    assert "[--index]" in usage and "[--service=...]" in usage
+
+
 def test_help_shows_the_values_of_the_config_beside_it(capsys):
     argv = [*SYNTHESIZE[:2], "--config.drift=0.5", "--help"]
     assert cli.main(argv) == 0
@@ -333,11 +339,11 @@ def test_a_group_has_help_of_its_own(capsys):
 
 def test_numbers_and_several_arguments_reach_an_action(calls):
     assert cli.main(["embeddings", "neighbours", "d", "--user=u", "--k", "3"]) == 0
-    assert cli.main(["embeddings", "neighbours", "--user=-1", "d"]) == 0
+    assert cli.main(["embeddings", "neighbours", "--user=-1", "--index", "d"]) == 0
     assert cli.main(["embeddings", "diff", "x", "--changed=0.5", "y"]) == 0
     assert calls == [
-        {"directory": "d", "user": "u", "k": 3},
-        {"directory": "d", "user": "-1", "k": 10},
+        {"directory": "d", "user": "u", "k": 3, "service": "", "index": False},
+        {"directory": "d", "user": "-1", "k": 10, "service": "", "index": True},
         {"a": "x", "b": "y", "changed": 0.5},
     ]
 

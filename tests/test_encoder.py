@@ -11,6 +11,7 @@ import pytest
 from clue_jax import UserEncoder
 from clue_jax.data.source import open_dataset
 from clue_jax.embeddings.reader import read_embeddings
+from clue_jax.encoder import _together
 from clue_jax.errors import CheckpointError, DataError, StorageError
 from tests.compilations import compilations
 from tests.stages import ROOT, run_stage
@@ -210,3 +211,31 @@ def test_import_alone_does_not_load_jax():
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
     with pytest.raises(AttributeError, match="no attribute 'Encoder'"):
         __import__("clue_jax").Encoder  # noqa: B018
+
+
+def test_short_histories_are_encoded_many_at_a_time(encoder, monkeypatch):
+    """As many as there is room for: of the longest ones 64, of single texts 1,024."""
+    most, calls = encoder.config.max_history, []
+    whole = encoder._batches
+
+    def counted(params, users):
+        calls.append((len(users), len(users.behaviour_items)))
+        return whole(params, users)
+
+    monkeypatch.setattr(encoder, "_batches", counted)
+    counted.batch_users = whole.batch_users
+    single = [{"shop": [f"pen {n}"], "books": [f"tale {n}"]} for n in range(1_000)]
+    z_NE = encoder.encode(single)
+    assert calls == [(1_024, 1_024), (976, 976)]
+    np.testing.assert_allclose(encoder.encode(single[990:]), z_NE[990:], atol=1e-5)
+    calls.clear()
+    long = [{"shop": [f"ink {n}" for n in range(most)]}] * 70 + single[:9]
+    found = encoder.encode(long)
+    assert calls == [(64, 64 * most), (70 - 64 + 2 * 9, 6 * most + 2 * 9)]
+    np.testing.assert_allclose(found[70:], z_NE[:9], atol=1e-5)
+    assert np.ptp(found[:70], axis=0).max() < 1e-5
+
+
+def test_neither_histories_nor_their_behaviours_exceed_a_batch():
+    parts = _together(np.array([3, 3, 3, 9, 1, 1, 1, 1, 1]), 4, 9)
+    assert [rows.tolist() for rows in parts] == [[0, 1, 2], [3], [4, 5, 6, 7], [8]]

@@ -44,6 +44,7 @@ HOMES = {
     "safetensors": ("encoder_folder",),
     "flatbuffers": ("serving_program",),
     "matplotlib": ("scaling.figures",),
+    "usearch": ("embeddings.index",),
     "tensorflow_datasets": ("data.",),
     "absl": ("cli", "launch."),
     "ml_collections": ("cli", "launch."),

@@ -109,9 +109,18 @@ def capacity_of(
     return _buffers(found, config, batch, views, items, tokens, behaviours)
 
 
-def capacity_for_any(config: EncoderConfig, batch: int, views: int) -> Capacity:
-    """Buffer sizes for any `batch` users whatever, within the caps of the config."""
-    behaviours = batch * views * config.max_history
+def capacity_for_any(
+    config: EncoderConfig, batch: int, views: int, behaviours: int = 0
+) -> Capacity:
+    """Buffer sizes for any `batch` users whatever, within the caps of the config.
+
+    Args:
+        config: caps on items and histories, sizes of chunks.
+        batch: b, users of one group.
+        views: V.
+        behaviours: that those users have together at most; 0: as many as the caps allow.
+    """
+    behaviours = behaviours or batch * views * config.max_history
     longest = Extremes(longest=config.max_item_tokens, widest=config.max_history)
     tokens = behaviours * config.max_item_tokens
     return _buffers(longest, config, batch, views, behaviours, tokens, behaviours)

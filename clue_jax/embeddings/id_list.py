@@ -8,10 +8,11 @@ from clue_jax.errors import DataError
 
 
 def read_ids(path: epath.PathLike) -> list[str]:
-    """The ids of a UTF-8 file, each once, in order, without spaces around them and empty lines.
+    """The ids of a UTF-8 file, in order, without spaces around them and empty lines.
 
     Raises:
-        DataError: no such file, not text in UTF-8, or no id in it.
+        DataError: no such file, not text in UTF-8, no id in it, or one that is there twice; names
+            lines and never ids.
     """
     try:
         lines = epath.Path(path).read_bytes().decode("utf-8").split("\n")
@@ -21,7 +22,14 @@ def read_ids(path: epath.PathLike) -> list[str]:
         ) from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not text in UTF-8 (byte {error.start})") from error
-    ids = list(dict.fromkeys(filter(None, map(str.strip, lines))))
-    if not ids:
+    found: dict[str, int] = {}
+    for number, value in enumerate(map(str.strip, lines), 1):
+        if value in found:
+            raise DataError(
+                f"{path}: line {number} has the id of line {found[value]} again; write each once"
+            )
+        if value:
+            found[value] = number
+    if not found:
         raise DataError(f"{path}: no ids in it; write one a line")
-    return ids
+    return list(found)

@@ -1,10 +1,9 @@
-"""Exact search of an export by cosine: neighbours of a user, and more users like given ones."""
+"""Neighbours of a user, and more users like given ones: by exact cosine, or by an index."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +12,11 @@ from etils import epath
 
 from clue_jax import files
 from clue_jax.console import say
+from clue_jax.embeddings.exact import ExactSearch, Match
 from clue_jax.embeddings.id_list import read_ids
+from clue_jax.embeddings.index import UserIndex, open_index
 from clue_jax.embeddings.reader import open_export, verified_parts
-from clue_jax.embeddings.vectors import matrix
 from clue_jax.errors import ConfigError, DataError
-
-Match = tuple[str, float]  # user id, cosine
 
 
 @dataclass(frozen=True)
@@ -30,44 +28,57 @@ class Audience:
     unknown: int
 
 
-def neighbours(path: epath.PathLike, user: str, k: int) -> list[Match]:
+def neighbours(
+    path: epath.PathLike, user: str, k: int, service: str = "", index: bool = False
+) -> list[Match]:
     """The k users whose embeddings have the greatest cosine with that of `user`, without itself.
 
     Args:
         path: the folder `export` wrote.
         user: an id of this export.
         k: at most; all others where there are fewer.
+        service: whose vectors to compare; empty: those of all services combined.
+        index: search the index of the export, which may miss some.
 
     Raises:
-        DataError: no such user, or the export is damaged.
+        ConfigError: the export has no such service, or usearch is not installed.
+        DataError: no such user, one without a vector of the service, no index, or the export is
+            damaged.
     """
-    manifest = open_export(path, "users")
-    query_NE = _vectors(path, manifest, [user])
+    users = _searched(path, service, index)
+    query_NE = users.vectors([user])
     if not len(query_NE):
-        raise DataError(f"{path}: no user {user!r} among its {manifest['rows']:,}")
-    return _nearest(path, manifest, query_NE[0], k, [user])
+        raise DataError(f"{path}: {_why_absent(path, user, service)}")
+    return users.nearest(query_NE[0], k, [user])
 
 
 def lookalike(
-    path: epath.PathLike, seeds: Collection[str], size: int, min_audience: int
+    path: epath.PathLike,
+    seeds: Collection[str],
+    size: int,
+    min_audience: int,
+    service: str = "",
+    index: bool = False,
 ) -> Audience:
     """The users nearest to the mean direction of the seeds, which are left out.
 
     Args:
         path: the folder `export` wrote.
-        seeds: ids; those that the export lacks are counted.
+        seeds: ids; those that the export lacks, or has without such a vector, are counted.
         size: users wanted; all others where there are fewer.
         min_audience: fewer seeds, or a smaller audience, could single somebody out.
+        service: as of `neighbours`.
+        index: as of `neighbours`.
 
     Raises:
-        ConfigError: fewer seeds or a smaller audience than `min_audience`.
-        DataError: the seeds cancel each other out, or the export is damaged.
+        ConfigError: fewer seeds or a smaller audience than `min_audience`; as of `neighbours`.
+        DataError: the seeds cancel each other out, no index, or the export is damaged.
     """
     if size < min_audience:
         raise ConfigError(f"--size={size}: smaller than --min_audience={min_audience}")
     seeds = set(seeds)
-    manifest = open_export(path, "users")
-    seeds_NE = _vectors(path, manifest, seeds)
+    users = _searched(path, service, index)
+    seeds_NE = users.vectors(seeds)
     if len(seeds_NE) < min_audience:
         raise ConfigError(
             f"{path}: has {len(seeds_NE):,} of {len(seeds):,} seeds, fewer than"
@@ -77,7 +88,7 @@ def lookalike(
     length = float(np.linalg.norm(mean_E))
     if length < 1e-6:
         raise DataError(f"{path}: the {len(seeds_NE):,} seeds have no common direction")
-    matches = _nearest(path, manifest, mean_E / length, size, seeds)
+    matches = users.nearest(mean_E / length, size, seeds)
     if len(matches) < min_audience:
         raise ConfigError(
             f"{path}: {len(matches):,} users besides the seeds, fewer than"
@@ -87,7 +98,13 @@ def lookalike(
 
 
 def write_lookalike(
-    path: epath.PathLike, seeds: epath.PathLike, size: int, min_audience: int, out: str
+    path: epath.PathLike,
+    seeds: epath.PathLike,
+    size: int,
+    min_audience: int,
+    out: str,
+    service: str = "",
+    index: bool = False,
 ) -> None:
     """`lookalike` from a file of ids into a file of lines, or printed where `out` is empty.
 
@@ -97,13 +114,14 @@ def write_lookalike(
     """
     if out:
         files.refuse_existing(out, overwrite=False)
-    found = lookalike(path, read_ids(seeds), size, min_audience)
+    found = lookalike(path, read_ids(seeds), size, min_audience, service, index)
     lines = match_lines(found.matches)
     if out:
         files.write_text(out, "".join(f"{line}\n" for line in lines))
     else:
         say("\n".join(lines))
-    unknown = f" ({found.unknown:,} more are not in the export)" if found.unknown else ""
+    place = f"have no vector of {service!r}" if service else "are not in the export"
+    unknown = f" ({found.unknown:,} more {place})" if found.unknown else ""
     say(
         f"{len(lines):,} users like {found.seeds:,} seeds{unknown}" + (f", in {out}" if out else "")
     )
@@ -114,35 +132,13 @@ def match_lines(matches: list[Match]) -> list[str]:
     return [f"{user}\t{cosine:+.6f}" for user, cosine in matches]
 
 
-def _vectors(path: epath.PathLike, manifest: dict[str, Any], ids: Collection[str]) -> np.ndarray:
-    """Embeddings of those users that are there, in the order of the export."""
-    wanted = pa.array(list(ids), pa.string())
-    found = [np.zeros((0, manifest["embedding_width"]), np.float32)]
-    for table in verified_parts(path, manifest):
-        rows = table.filter(pc.is_in(table.column("user_id"), wanted))
-        found.append(matrix(rows, "embedding")[0])
-    return np.concatenate(found)
+def _searched(path: epath.PathLike, service: str, index: bool) -> ExactSearch | UserIndex:
+    return open_index(path, service) if index else ExactSearch(path, service)
 
 
-def _nearest(
-    path: epath.PathLike,
-    manifest: dict[str, Any],
-    query_E: np.ndarray,
-    k: int,
-    left_out: Collection[str],
-) -> list[Match]:
-    """The best k of all parts, of which only their own best are kept; ties in order of id."""
-    excluded = pa.array(list(left_out), pa.string())
-    best: list[Match] = []
-    for table in verified_parts(path, manifest):
-        others = table.filter(pc.invert(pc.is_in(table.column("user_id"), excluded)))
-        cosine_N = matrix(others, "embedding")[0].astype(np.float64) @ query_E
-        ids = others.column("user_id")
-        # Everybody as near as the last of the part's best: among equals the id decides.
-        least = np.partition(cosine_N, -k)[-k] if k < len(cosine_N) else -np.inf
-        best += [
-            (ids[int(row)].as_py(), float(cosine_N[row]))
-            for row in np.flatnonzero(cosine_N >= least)
-        ]
-        best = sorted(best, key=lambda match: (-match[1], match[0]))[:k]
-    return best
+def _why_absent(path: epath.PathLike, user: str, service: str) -> str:
+    manifest, wanted = open_export(path, "users"), pa.scalar(user, pa.string())
+    parts = verified_parts(path, manifest)
+    if service and any(pc.any(pc.equal(t.column("user_id"), wanted)).as_py() for t in parts):
+        return f"user {user!r} has no vector of {service!r}, as it has no behaviour there"
+    return f"no user {user!r} among its {manifest['rows']:,}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from typing import Any
 
@@ -73,8 +74,31 @@ def check_beside(root: epath.Path, manifest: dict[str, Any]) -> None:
             continue
         if not (root / name).exists():
             raise DataError(f"{root / name}: missing, but {MANIFEST} names it")
-        if files.sha256_file(root / name) != digest:
-            raise DataError(f"{root / name}: its SHA-256 is not that of {MANIFEST}")
+        _refuse_changed(root / name, files.sha256_file(root / name), digest)
+
+
+def beside_bytes(root: epath.Path, manifest: dict[str, Any], name: str) -> bytes:
+    """The content of one of these files.
+
+    Raises:
+        DataError: it is not named in the manifest, missing or changed.
+    """
+    if name not in manifest.get(BESIDE, {}):
+        raise DataError(f"{root / name}: not named in {MANIFEST}")
+    try:
+        payload = (root / name).read_bytes()
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{root / name}: {reason}, but {MANIFEST} names it") from error
+    _refuse_changed(root / name, hashlib.sha256(payload).hexdigest(), manifest[BESIDE][name])
+    return payload
+
+
+def _refuse_changed(file: epath.Path, digest: str, named: str) -> None:
+    if digest != named:
+        raise DataError(
+            f"{file}: its SHA-256 is not that of {MANIFEST}; it is damaged or of another export"
+        )
 
 
 def _check_part(

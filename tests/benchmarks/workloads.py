@@ -50,23 +50,37 @@ def zipf_users(
         items_per_service: catalogue size; popularity in it follows Zipf's law.
         seed: of the population.
     """
-    # Training users who have two services are more than half of all that are made.
+    with tempfile.TemporaryDirectory() as folder:
+        # Training users who have two services are more than half of all that are made.
+        made = 2 * count + 200, services, mean_behaviours, items_per_service, seed
+        users = open_dataset(dataset(folder, *made)).users("train")
+    return users.take(
+        candidates(users, users.services, PretrainConfig(), count).members["row"][:count]
+    )
+
+
+def dataset(
+    folder: str | Path,
+    num_users: int,
+    services: tuple[str, ...],
+    mean_behaviours: float,
+    items_per_service: int,
+    seed: int,
+) -> Path:
+    """Synthesizes and prepares in `folder`; gives the path of the dataset."""
     population = SynthesizeConfig(
-        num_users=2 * count + 200,
+        num_users=num_users,
         services=services,
         mean_behaviours=mean_behaviours,
         items_per_service=items_per_service,
         seed=seed,
     )
+    logs, data = f"{folder}/logs", f"{folder}/data"
     # The last line that a side prints is its result; what stages say goes elsewhere.
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        logs, data = f"{folder}/logs", f"{folder}/data"
+    with contextlib.redirect_stdout(sys.stderr):
         synthesize(population, logs)
         prepare(_preparation(logs, services), data)
-        users = open_dataset(data).users("train")
-    return users.take(
-        candidates(users, users.services, PretrainConfig(), count).members["row"][:count]
-    )
+    return Path(data)
 
 
 def _preparation(logs: str, services: tuple[str, ...]) -> PrepareConfig:

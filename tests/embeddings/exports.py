@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,3 +75,18 @@ def contents(folder):
     manifest = json.loads(found["manifest.json"])
     assert manifest.pop("created_at") and manifest.pop("manifest_sha256")
     return found | {"manifest.json": manifest}
+
+
+def killed_at_each_operation(export, folder, *ids):
+    """Copies of an export whose change (killed_change.py) was killed, the last one excepted."""
+    root, script = Path(__file__).parents[2], Path(__file__).parent / "killed_change.py"
+    subprocess.run(
+        [sys.executable, str(script), str(export), str(folder), *[",".join(ids)] * bool(ids)],
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    return [folder / str(number) / "export" for number in range(1, len(os.listdir(folder)) + 1)]
+
+
+def bytes_under(folder):
+    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())

@@ -3,22 +3,28 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from clue_jax import cli, files
 from clue_jax.embeddings.erase import erase
+from clue_jax.embeddings.index import IndexSettings, open_index
+from clue_jax.embeddings.index_build import build_index
 from clue_jax.embeddings.reader import read_embeddings
+from clue_jax.embeddings.search import neighbours
 from clue_jax.embeddings.verify import verify
-from clue_jax.errors import DataError, LockedError, StorageError
+from clue_jax.errors import ConfigError, DataError, LockedError, StorageError
 from clue_jax.exporting.folder import is_export
-from tests.embeddings.exports import random_users, write_export
+from tests.embeddings.exports import (
+    bytes_under,
+    contents,
+    killed_at_each_operation,
+    random_users,
+    write_export,
+)
 
-ROOT = Path(__file__).parents[2]
 FIRST, SECOND, THIRD = (f"model_version=model-1/part-0000{k}-of-00003.parquet" for k in range(3))
 
 
@@ -50,7 +56,7 @@ def test_erased_users_are_gone_and_the_rest_is_as_it_was(export):
         assert np.array_equal(new.by_service[service], old.by_service[service][kept])
         assert np.array_equal(new.counts[service], old.counts[service][kept])
     assert (export / SECOND).read_bytes() == before[SECOND]
-    assert b"user-29" not in b"".join(_bytes_under(export))
+    assert b"user-29" not in bytes_under(export)
     assert b"user-29" in before[THIRD], "as the greatest id of its part it is in the footer"
     assert verify(export)
     assert os.listdir(export.parent) == ["export"]
@@ -100,24 +106,22 @@ def test_card_and_statistics_are_those_of_who_is_left(export):
 
 
 def test_killed_at_every_operation_it_is_the_old_export_or_the_new_one(export, tmp_path):
-    gone = ["user-1", "user-29"]
-    everybody, script = ids_of(export), ROOT / "tests/embeddings/killed_erase.py"
-    subprocess.run(
-        [sys.executable, str(script), str(export), str(tmp_path / "kills"), ",".join(gone)],
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    gone, everybody = ["user-1", "user-29"], ids_of(export)
+    build_index(export, IndexSettings())
+    copies = killed_at_each_operation(export, tmp_path / "kills", *gone)
     erase(export, gone)
     rest, states = ids_of(export), []
-    for number in range(1, len(os.listdir(tmp_path / "kills")) + 1):
-        copy = tmp_path / "kills" / str(number) / "export"
+    records = {"manifest.json", "erasures.jsonl"}
+    kept = {name: value for name, value in contents(export).items() if name not in records}
+    assert len(kept) == 3 + 3 + 2, "parts, files of the index, card.md and _SUCCESS"
+    for copy in copies:
         states.append(ids_of(copy))
         assert states[-1] in (everybody, rest)
+        assert open_index(copy).ids.to_pylist() == states[-1]
         erase(copy, gone)
         assert ids_of(copy) == rest and verify(copy)
-        for name in (FIRST, SECOND, THIRD):
-            assert (copy / name).read_bytes() == (export / name).read_bytes()
-        assert gone[1].encode() not in b"".join(_bytes_under(copy.parent))
+        assert kept.items() <= contents(copy).items()
+        assert gone[1].encode() not in bytes_under(copy.parent)
         # A lock that was being made holds nobody.
         left = [name for name in os.listdir(copy.parent) if ".lock." not in name]
         assert left == ["export"]
@@ -127,10 +131,6 @@ def test_killed_at_every_operation_it_is_the_old_export_or_the_new_one(export, t
 
 def _contents(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def _bytes_under(folder):
-    return [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
 
 
 def test_without_links_files_are_copied(export, monkeypatch):
@@ -148,6 +148,50 @@ def test_without_links_files_are_copied(export, monkeypatch):
         assert (export / name).read_bytes() == (reference / name).read_bytes()
 
 
+def test_vectors_and_ids_are_gone_from_every_index(export, tmp_path):
+    for service in ("", "office"):
+        build_index(export, IndexSettings(service=service, connectivity=5))
+    old, gone = read_embeddings(export), ["user-1", "user-29"]
+    rows = np.flatnonzero(np.isin(old.user_ids.astype(str), gone))
+    assert old.present["office"][rows].all()
+    stored = [
+        ("embedding", [old.embedding_NE[row].tobytes() for row in rows]),
+        ("embedding_office", [old.by_service["office"][row].tobytes() for row in rows]),
+    ]
+    for column, vectors in stored:
+        assert all(v in (export / f"{column}.usearch").read_bytes() for v in vectors)
+        assert all(u.encode() in (export / f"{column}.ids.arrow").read_bytes() for u in gone)
+    erase(export, gone)
+    left = bytes_under(tmp_path)
+    assert not any(vector in left for _, vectors in stored for vector in vectors)
+    assert not any(f'{user}"'.encode() in left for user in gone) and b"user-29" not in left
+    # What is left is what an index of the others has, built by somebody who never saw them.
+    twin = shutil.copytree(export, tmp_path / "twin")
+    for service in ("", "office"):
+        build_index(twin, IndexSettings(service=service, connectivity=5))
+        users = open_index(export, service)
+        assert not set(gone) & set(users.ids.to_pylist())
+        assert len(users) == (28 if not service else old.present["office"].sum() - 2)
+    assert contents(twin) == contents(export)
+    assert verify(export) and len(neighbours(export, "user-2", 99, index=True)) == 27
+
+
+def test_an_index_stays_where_nobody_was_erased(export):
+    build_index(export, IndexSettings())
+    before = (export / "embedding.usearch").stat().st_ino
+    erase(export, ["nobody"])
+    assert (export / "embedding.usearch").stat().st_ino == before and len(open_index(export)) == 30
+
+
+def test_without_usearch_an_index_cannot_keep_anybody(export, monkeypatch):
+    build_index(export, IndexSettings())
+    before = bytes_under(export)
+    monkeypatch.setitem(sys.modules, "usearch.index", None)
+    with pytest.raises(ConfigError, match=r"pip install 'clue_jax\[index\]'"):
+        erase(export, ["user-1"])
+    assert bytes_under(export) == before
+
+
 def test_through_a_link_and_from_inside(export, tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(export)
     assert erase(tmp_path / "link", ["user-1"]).erased == ["user-1"]
@@ -161,10 +205,13 @@ def test_what_is_refused_leaves_everything_as_it_was(export, tmp_path, monkeypat
     before = _contents(export)
     with files.lease(tmp_path / "export.lock"), pytest.raises(LockedError):
         erase(export, ["user-1"])
-    (export / "index.usearch").write_text("vectors of everybody")
-    with pytest.raises(DataError, match="index.usearch: not a file of this export"):
-        erase(export, ["user-1"])
-    (export / "index.usearch").unlink()
+    for foreign in ("index.usearch", "copies/everybody.csv"):
+        (export / foreign).parent.mkdir(exist_ok=True)
+        (export / foreign).write_text("vectors of everybody")
+        with pytest.raises(DataError, match=f"{foreign}: not a file of this export"):
+            erase(export, ["user-1"])
+        (export / foreign).unlink()
+    (export / "copies").rmdir()
 
     def refuse(path, value):
         raise StorageError(f"{path}: No space left on device")

@@ -81,7 +81,7 @@ def test_seeds_that_cancel_out(tmp_path):
 
 
 def test_the_command_of_lookalikes(export, tmp_path, capsys):
-    (tmp_path / "seeds.txt").write_text("user-1\r\n\n user-2\nuser-1\nnobody\n")
+    (tmp_path / "seeds.txt").write_text("user-1\r\n\n user-2\nnobody\n")
     out = tmp_path / "audience.tsv"
     command = ["embeddings", "lookalike", str(export), f"--seeds={tmp_path}/seeds.txt", "--size=4"]
     assert cli.main(command) == 2
@@ -103,8 +103,11 @@ def test_files_of_ids(tmp_path):
     file = tmp_path / "ids.txt"
     with pytest.raises(DataError, match=r"ids.txt: No such file"):
         read_ids(file)
-    file.write_text(" b \n\na\u2028c\nb\n")
+    file.write_text(" b \n\na\u2028c\n")
     assert read_ids(file) == ["b", "a\u2028c"]
+    file.write_text("b\n\na\n b\r\n")
+    with pytest.raises(DataError, match=r"ids.txt: line 4 has the id of line 1 again"):
+        read_ids(file)
     file.write_text("\n \n")
     with pytest.raises(DataError, match="no ids in it"):
         read_ids(file)

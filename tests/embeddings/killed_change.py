@@ -1,8 +1,8 @@
-"""Erases users from copies of an export and kills itself at the 1st, 2nd, 3rd ... file operation.
+"""Changes copies of an export and kills itself at the 1st, 2nd, 3rd ... file operation.
 
-Usage: killed_erase.py EXPORT FOLDER IDS, with ids separated by commas. It leaves FOLDER/N/export
-for every N up to the first that was not killed. Each copy has a process of its own, forked before
-any thread exists.
+Usage: killed_change.py EXPORT FOLDER [IDS], with ids to be erased separated by commas; without any
+the export is given an index. It leaves FOLDER/N/export for every N up to the first that was not
+killed. Each copy has a process of its own, forked before any thread exists.
 """
 
 import os
@@ -27,8 +27,12 @@ def kill_at(number, folder):
     sys.addaudithook(hook)
 
 
-def main(export, folder, ids):
+def main(export, folder, ids=""):
+    import usearch.index  # noqa: F401, once and not in each process
+
     from clue_jax.embeddings.erase import erase
+    from clue_jax.embeddings.index import IndexSettings
+    from clue_jax.embeddings.index_build import build_index
 
     for number in range(1, 400):
         copy = os.path.join(folder, str(number), "export")
@@ -37,7 +41,7 @@ def main(export, folder, ids):
         if not child:
             try:
                 kill_at(number, os.path.dirname(copy))
-                erase(copy, ids.split(","))
+                erase(copy, ids.split(",")) if ids else build_index(copy, IndexSettings())
                 os._exit(0)
             except BaseException:
                 traceback.print_exc()
