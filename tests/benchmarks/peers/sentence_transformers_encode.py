@@ -72,7 +72,7 @@ def main() -> None:
     with open(options.texts) as stream:
         texts = stream.read().split("\n")
     encoder = model(options)
-    some = texts[: max(options.batches) * 4]
+    some = texts[: 2 * max(options.batches)]
     # Twice, as the first time of anything is slow.
     tried = {batch: encode(encoder, some, batch, options.out)[0] for batch in options.batches * 2}
     batch = min(tried, key=tried.get)
