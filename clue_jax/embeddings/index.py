@@ -70,11 +70,13 @@ class UserIndex:
         ids: [N] user ids; positions are the keys of the graph.
         graph: of usearch.
         record: contents of its .index.json.
+        payload: where the graph lies; usearch reads it there, but does not keep it.
     """
 
     ids: pa.ChunkedArray
     graph: Any
     record: dict[str, Any]
+    payload: bytes
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -137,9 +139,10 @@ def open_index(path: epath.PathLike, service: str = "") -> UserIndex:
     record = _record(root, manifest, column)
     ids = pa.ipc.open_file(pa.BufferReader(beside_bytes(root, manifest, column + IDS))).read_all()
     # The graph stays in these bytes, and they are those that were compared.
-    graph = usearch.restore(beside_bytes(root, manifest, column + GRAPH), view=True)
+    payload = beside_bytes(root, manifest, column + GRAPH)
+    graph = usearch.restore(payload, view=True)
     graph.expansion_search = record["settings"]["expansion_search"]
-    return UserIndex(ids.column("user_id"), graph, record)
+    return UserIndex(ids.column("user_id"), graph, record, payload)
 
 
 def index_columns(manifest: dict[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """An index finds what exact search finds, says how much it misses, and belongs to one export."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from clue_jax.embeddings.index import IndexSettings, open_index
 from clue_jax.embeddings.index_build import build_index
 from clue_jax.embeddings.reader import SEAL, read_embeddings, seal_of
 from clue_jax.embeddings.search import lookalike, neighbours
-from clue_jax.embeddings.verify import verify
+from clue_jax.embeddings.verify import beside_bytes, verify
 from clue_jax.errors import ConfigError, DataError, StorageError
 from tests.embeddings.exports import (
     contents,
@@ -83,9 +84,28 @@ def test_a_graph_in_pieces_is_searched_without_links(indexed, monkeypatch):
         def search(self, query, count, threads, exact):
             return self.graph.search(query, count if exact else 2, exact=exact)
 
-    torn = index.UserIndex(users.ids, Torn(users.graph), users.record)
+    torn = index.UserIndex(users.ids, Torn(users.graph), users.record, users.payload)
     query_E = users.vectors(["user-3"])[0]
     assert torn.nearest(query_E, 20, []) == users.nearest(query_E, 20, [])
+
+
+def test_the_bytes_of_a_graph_live_as_long_as_it(indexed, monkeypatch):
+    # usearch reads the graph where it lies and does not keep the bytes: once they are gone it
+    # gives anything, or the process ends.
+    gone = []
+
+    class Watched(bytes):
+        def __del__(self):
+            gone.append(len(self))
+
+    monkeypatch.setattr(index, "beside_bytes", lambda *of: Watched(beside_bytes(*of)))
+    users = open_index(indexed)
+    gc.collect()
+    graph = (indexed / ("embedding" + index.GRAPH)).stat().st_size
+    assert gone and graph not in gone
+    del users
+    gc.collect()
+    assert graph in gone
 
 
 def test_an_index_of_one_service(export):
