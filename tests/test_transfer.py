@@ -46,7 +46,8 @@ def table(folder):
 
 
 def by_hand(run, data, services):
-    """z_NSE of everybody in a dataset, the guides of these services replaced by the generic one."""
+    """z_NSE of everybody in a dataset in order of their ids, the guides of these services replaced
+    by the generic one."""
     dataset, config = open_dataset(data), json.loads((run / "config.json").read_text())
     config = from_json(PretrainConfig, config)
     make = lambda: clue.init_run(config, dataset.tokenizer.vocab_size)  # noqa: E731
@@ -57,11 +58,13 @@ def by_hand(run, data, services):
     firsts = tokens[users.token_offsets[:-1]]
     guides = [dataset.tokenizer.guide(service) for service in services]
     tokens[users.token_offsets[:-1]] = np.where(np.isin(firsts, guides), GENERIC_GUIDE, firsts)
-    return embed_users(params, config, dataclasses.replace(users, tokens=tokens))[0]
+    z_NSE, _ = embed_users(params, config, dataclasses.replace(users, tokens=tokens))
+    return z_NSE[np.argsort(users.user_ids)]
 
 
 def found(folder, services):
-    return np.stack([matrix(table(folder), f"embedding_{s}")[0] for s in services], axis=1)
+    rows = table(folder).sort_by("user_id")
+    return np.stack([matrix(rows, f"embedding_{s}")[0] for s in services], axis=1)
 
 
 @pytest.mark.parametrize("new", ["GENERIC", "RESERVED"])

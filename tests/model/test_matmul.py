@@ -10,6 +10,7 @@ from tests.model.jaxprs import equations
 
 # Float32 sums in another order, relative to the largest of the array.
 TOLERANCE = 1e-6
+SUMMING = 5e-6  # of thousands of products: machines differ in how they add
 # One rounding to bfloat16, likewise: 8 bits of mantissa.
 ROUNDING = 2.0**-8
 
@@ -86,7 +87,7 @@ def test_the_weight_gradient_of_bfloat16_activations_is_never_rounded():
     assert (out.dtype, x_bar.dtype, weight_bar.dtype) == (jnp.bfloat16, jnp.bfloat16, jnp.float32)
     cotangent = jnp.asarray(drawn(out.shape, seed=1)[0], jnp.bfloat16)
     truth = np.einsum("RLD,RLqHK->DqHK", *(np.asarray(a, np.float64) for a in (x, cotangent)))
-    assert off_by(weight_bar, truth) < TOLERANCE
+    assert off_by(weight_bar, truth) < SUMMING
     # Control: plain differentiation rounds it.
     assert off_by(plain_bar, truth) > 0.1 * ROUNDING
 
