@@ -76,6 +76,20 @@ class Users:
         """Behaviours [N, S] per user and service."""
         return np.diff(self.behaviour_offsets).reshape(len(self), len(self.services))
 
+    def owners(self) -> np.ndarray:
+        """The user of each behaviour, [M]."""
+        return np.repeat(np.arange(len(self)), self.counts().sum(axis=1))
+
+    def item_rows(self) -> np.ndarray:
+        """The item of each behaviour, [M] into `item_ids`."""
+        return self.item_offsets[self.owners()] + self.behaviour_items
+
+    def in_service(self, service: int) -> tuple[np.ndarray, np.ndarray]:
+        """The behaviours in a service by number, user by user: their users, and their places."""
+        starts = self.behaviour_offsets[service : -1 : len(self.services)]
+        lengths = self.counts()[:, service]
+        return np.repeat(np.arange(len(self)), lengths), ranges(starts, lengths)
+
     def take(self, indices: np.ndarray | Sequence[int]) -> Users:
         """The users at `indices`, in that order; an index may occur more than once."""
         indices = np.asarray(indices, np.int64)

@@ -12,7 +12,6 @@ import scipy.sparse as sp
 
 from clue_jax.config import PretrainConfig, from_json
 from clue_jax.data.items import ItemTable
-from clue_jax.data.ragged import ranges
 from clue_jax.data.records import Users
 
 WORD = re.compile(r"(?u)\b\w\w+\b")
@@ -34,10 +33,7 @@ def word_counts(users: Users, items: ItemTable) -> list[sp.csr_array]:
     Raises:
         DataError: an item that the table does not have.
     """
-    behaviours = np.diff(users.behaviour_offsets[:: len(users.services)])
-    owner_M = np.repeat(np.arange(len(users)), behaviours)
-    item_M = users.item_offsets[owner_M] + users.behaviour_items
-    used_J, item_M = np.unique(users.item_ids[item_M], return_inverse=True)
+    used_J, item_M = np.unique(users.item_ids[users.item_rows()], return_inverse=True)
     words_JW = words_of(items.texts[items.lookup(used_J)].tolist())
     return [
         _behaviours_of(users, service, item_M, len(used_J)) @ words_JW
@@ -133,10 +129,8 @@ def words_of(texts: list[str]) -> sp.csr_array:
 
 def _behaviours_of(users: Users, service: int, item_M: np.ndarray, items: int) -> sp.csr_array:
     """How often each user has each item in one service, [N, J]."""
-    starts = users.behaviour_offsets[service : -1 : len(users.services)]
-    lengths = users.counts()[:, service]
-    rows = np.repeat(np.arange(len(users)), lengths)
-    return _count(rows, item_M[ranges(starts, lengths)], (len(users), items))
+    rows, behaviours = users.in_service(service)
+    return _count(rows, item_M[behaviours], (len(users), items))
 
 
 def _count(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> sp.csr_array:

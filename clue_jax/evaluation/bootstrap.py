@@ -17,6 +17,16 @@ CELLS = 1 << 20  # weights (of a user in a resample) in memory at a time
 Statistic = Callable[[np.ndarray], np.ndarray]
 
 
+def percentile_interval(resamples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high [...] of what was found on resamples [R, ...]; NaN of none."""
+    if not len(resamples):
+        nothing = np.full(resamples.shape[1:], np.nan)
+        return nothing, nothing
+    tail = 100.0 * (1.0 - LEVEL) / 2.0
+    low, high = np.percentile(resamples, [tail, 100.0 - tail], axis=0)
+    return low, high
+
+
 @dataclass(frozen=True)
 class Resampled:
     """Scores on the sample at hand and on every resample of its users."""
@@ -26,9 +36,7 @@ class Resampled:
 
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
         """Percentile interval (Efron and Tibshirani 1993, section 13.3): low and high, [...]."""
-        tail = 100.0 * (1.0 - LEVEL) / 2.0
-        low, high = np.percentile(self.resamples, [tail, 100.0 - tail], axis=0)
-        return low, high
+        return percentile_interval(self.resamples)
 
     def minus(self, other: Resampled) -> Resampled:
         """The difference on the same resamples: paired, so that what users share cancels."""

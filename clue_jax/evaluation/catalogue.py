@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import scipy.sparse as sp
 
-from clue_jax.data.ragged import ranges
 from clue_jax.data.records import Users
 from clue_jax.embeddings.reader import read_manifest, read_table
 from clue_jax.embeddings.vectors import matrix
@@ -95,11 +94,8 @@ class Catalogue:
 
     def counts(self, users: Users) -> sp.csr_array:
         """How often each user has each entry, [N, C]."""
-        service = users.services.index(self.service)
-        starts = users.behaviour_offsets[service : -1 : len(users.services)]
-        lengths = users.counts()[:, service]
-        owner = np.repeat(np.arange(len(users)), lengths)
-        entry = self.entries(users, owner, ranges(starts, lengths))
+        owner, behaviours = users.in_service(users.services.index(self.service))
+        entry = self.entries(users, owner, behaviours)
         matrix_NC = sp.csr_array(
             (np.ones(len(owner)), (owner, entry)), shape=(len(users), len(self))
         )

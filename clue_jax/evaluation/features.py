@@ -25,6 +25,7 @@ from scipy.sparse.linalg import svds
 
 from clue_jax.console import say
 from clue_jax.data.records import Users
+from clue_jax.data.timestamps import DAY_SECONDS
 from clue_jax.errors import ConfigError
 from clue_jax.evaluation import baselines
 from clue_jax.evaluation.catalogue import Catalogue, Items
@@ -32,7 +33,6 @@ from clue_jax.evaluation.heads import Features
 from clue_jax.evaluation.people import People
 
 PAD = 128
-DAY_SECONDS = 86_400
 
 
 class FeatureSource:
@@ -133,7 +133,7 @@ class FeatureSource:
         if not people.dataset.has_times:
             raise ConfigError("config.downstream.features: item_recent needs logs with dates")
         users = people.seen
-        owner = self._owners(users)
+        owner = users.owners()
         last_N = np.zeros(len(users), np.int64)
         np.maximum.at(last_N, owner, users.behaviour_times)
         # In a mean only the differences between ages count, so the last behaviour weighs one.
@@ -157,18 +157,11 @@ class FeatureSource:
         users = self._people.everyone
         return self._by_item(users, np.ones(len(users.behaviour_items)))
 
-    def _owners(self, users: Users) -> np.ndarray:
-        """The user of each behaviour."""
-        lengths = np.diff(users.behaviour_offsets[:: len(users.services)])
-        return np.repeat(np.arange(len(users)), lengths)
-
     def _by_item(self, users: Users, weight_M: np.ndarray) -> sp.csr_array:
         """Sums of the weights of behaviours by user and item of the dataset."""
-        owner = self._owners(users)
-        own = users.item_offsets[owner] + users.behaviour_items
-        column = self._table.lookup(users.item_ids[own])
+        column = self._table.lookup(users.item_ids[users.item_rows()])
         shape = (len(users), len(self._table))
-        matrix = sp.csr_array((weight_M, (owner, column)), shape=shape)
+        matrix = sp.csr_array((weight_M, (users.owners(), column)), shape=shape)
         matrix.sum_duplicates()
         return matrix
 

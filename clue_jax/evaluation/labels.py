@@ -17,13 +17,12 @@ from etils import epath
 
 from clue_jax.config import TaskConfig, TaskKind
 from clue_jax.data.hashing import hashes64
-from clue_jax.data.timestamps import times
+from clue_jax.data.timestamps import DAY_SECONDS, times
 from clue_jax.errors import DataError
 from clue_jax.evaluation.exported import cutoff_seconds
 from clue_jax.evaluation.people import People
 
 FOREVER = 2.0**40  # no label is of the future
-DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True)

@@ -138,9 +138,7 @@ def volume(users: Users, encoder: EncoderConfig) -> tuple[np.ndarray, np.ndarray
         tokens_NS of the behaviours of each service, repeated items counted as often; truncated_N.
     """
     counts_NS = users.counts()
-    owner_M = np.repeat(np.arange(len(users)), counts_NS.sum(axis=1))
-    items_M = users.item_offsets[owner_M] + users.behaviour_items
-    lengths_M = np.diff(users.token_offsets)[items_M]
+    lengths_M = np.diff(users.token_offsets)[users.item_rows()]
     tokens_NS = row_sums(lengths_M, counts_NS.ravel()).reshape(counts_NS.shape)
     longer_N = row_sums(lengths_M > encoder.max_item_tokens, counts_NS.sum(axis=1)) > 0
     return tokens_NS, longer_N | (counts_NS > encoder.max_history).any(axis=1)

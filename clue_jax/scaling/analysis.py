@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from clue_jax.errors import DataError
+from clue_jax.evaluation.bootstrap import percentile_interval
 from clue_jax.scaling import fit as fitting
 from clue_jax.scaling.fit import Fit, Forecast, Points, fit, forecast, frontier
 from clue_jax.scaling.forms import (
@@ -82,8 +83,7 @@ def analyse(results: Sequence[Result], resamples: int, seed: int) -> Analysis:
         told = forecast(OF_COMPUTE, at_best)
     except DataError as error:
         refused["forecast"] = str(error)
-    samples = np.array([run["samples"] for run in map(_with_samples, kept)], float)
-    flops = points.columns["compute"] * PF_DAY
+    product = points.columns["parameters"] * points.columns["samples"]
     return Analysis(
         kept,
         excluded,
@@ -92,13 +92,13 @@ def analyse(results: Sequence[Result], resamples: int, seed: int) -> Analysis:
         refused,
         told,
         _downstream(kept, resamples, seed),
-        float(np.median(flops / (points.columns["parameters"] * samples))),
+        float(np.median(points.columns["compute"] * PF_DAY / product)),
     )
 
 
 def points_of(results: Iterable[Result]) -> Points:
     """Runs as a law sees them."""
-    rows = [_with_samples(run) for run in results]
+    rows = [{**run, "samples": run["steps"] * run["batch"]} for run in results]
     columns = {name: np.array([row[name] for row in rows], float) for name in COLUMNS}
     losses = np.array([row["loss"] for row in rows], float)
     return Points(losses, columns, np.array([row["cell"] for row in rows]))
@@ -131,10 +131,6 @@ def allocation(law: Fit, per_sample: float, compute: float) -> Allocation:
     size = math.exp(log_size)
     columns = {"parameters": np.array([size]), "samples": np.array([product / size])}
     return Allocation(compute, size, product / size, float(law(columns)[0]))
-
-
-def _with_samples(run: Result) -> Result:
-    return {**run, "samples": run["steps"] * run["batch"]}
 
 
 def _sound(results: Sequence[Result]) -> tuple[list[Result], dict[str, str]]:
@@ -207,5 +203,5 @@ def _downstream(
         some = means[rng.integers(len(means), size=len(means))]
         if len(np.unique(some[:, 0])) > 2:
             drawn.append(np.corrcoef(some.T)[0, 1])
-    low, high = np.percentile(drawn, [2.5, 97.5]) if drawn else (math.nan, math.nan)
+    low, high = percentile_interval(np.array(drawn))
     return float(np.corrcoef(means.T)[0, 1]), float(low), float(high)

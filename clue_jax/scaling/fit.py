@@ -14,9 +14,9 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from clue_jax.errors import DataError
+from clue_jax.evaluation.bootstrap import percentile_interval
 from clue_jax.scaling.forms import Columns, Form
 
-LEVEL = 0.95
 HUBER = 0.01  # log losses further off than this count by their distance, not its square
 
 
@@ -68,11 +68,11 @@ class Fit:
     def interval(self, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
         """Of these losses over the resamples: low and high, each [R]."""
         drawn_KR = np.array([self.form.predict(theta, columns) for theta in self.resampled_KP])
-        return _interval(drawn_KR)
+        return percentile_interval(drawn_KR)
 
     def coefficients(self) -> dict[str, tuple[float, float, float]]:
         """Name -> value, low, high."""
-        low_P, high_P = _interval(self.resampled_KP)
+        low_P, high_P = percentile_interval(self.resampled_KP)
         values = zip(self.theta_P, low_P, high_P, strict=True)
         return {
             name: (float(value), float(low), float(high))
@@ -228,12 +228,3 @@ def _varies(form: Form, points: Points) -> bool:
     except DataError:
         return False
     return True
-
-
-def _interval(drawn_KX: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if not len(drawn_KX):
-        nan_X = np.full(drawn_KX.shape[1:], np.nan)
-        return nan_X, nan_X
-    tail = 100.0 * (1.0 - LEVEL) / 2.0
-    low_X, high_X = np.percentile(drawn_KX, [tail, 100.0 - tail], axis=0)
-    return low_X, high_X

@@ -10,14 +10,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from etils import epath
+from scipy.special import logsumexp
 
 from clue_jax.config import HeldOutConfig, PretrainConfig
 from clue_jax.data.source import Dataset
+from clue_jax.data.timestamps import DAY_SECONDS
 from clue_jax.errors import DataError, NonFiniteError
 from clue_jax.inference import embed_users
 from clue_jax.model import clue
@@ -28,7 +31,7 @@ from clue_jax.training.parameters import load_params
 from clue_jax.training.trained import read_run
 from clue_jax.training.validation import in_two_services
 
-PF_DAY = 1e15 * 86_400  # FLOPs
+PF_DAY = 1e15 * DAY_SECONDS  # FLOPs
 SCALES = np.geomspace(1.0, 300.0, 60)  # tried where the best temperature is asked for
 
 
@@ -51,15 +54,17 @@ def measured(workdir: epath.PathLike, dataset: Dataset, held_out: HeldOutConfig)
     users = table.take(in_two_services(table, held_out.min_behaviours, held_out.users))
     enough_NS = users.counts() >= held_out.min_behaviours
     encoder, config = params["encoder"], run.config
-    fixed = Matching(
-        embed_users(encoder, _reading(config, held_out.behaviours), users)[0], enough_NS, held_out
-    )
-    own = Matching(embed_users(encoder, config, users)[0], enough_NS, held_out)
+    reading = _reading(config, held_out.behaviours)
+    fixed = Matching(embed_users(encoder, reading, users)[0], enough_NS, held_out)
+    own = fixed
+    if reading.encoder != config.encoder:
+        own = Matching(embed_users(encoder, config, users)[0], enough_NS, held_out)
     own_negatives = min(config.train.batch_users, own.fewest) - 1
+    loss, *others = fixed.losses([scale, *SCALES], held_out.negatives)
     return {
         "step": restored.step,
-        "loss": fixed.loss(scale, held_out.negatives),
-        "loss_best_scale": min(fixed.loss(s, held_out.negatives) for s in SCALES),
+        "loss": loss,
+        "loss_best_scale": min(others),
         "chance": math.log(held_out.negatives + 1),
         **fixed.retrieval(),
         "held_out_users": len(users),
@@ -102,22 +107,23 @@ class Matching:
         Raises:
             NonFiniteError: it is not finite.
         """
-        losses = []
+        return self.losses([scale], negatives)[0]
+
+    def losses(self, scales: Sequence[float], negatives: int) -> list[float]:
+        """`loss` for each of several scales."""
+        found, size = [], negatives + 1
         for ours_NE, theirs_NE in self.pairs:
-            size = negatives + 1
             blocks = len(ours_NE) // size
             ours_GBE, theirs_GBE = (
                 z_NE[: blocks * size].reshape(blocks, size, -1).astype(np.float64)
                 for z_NE in (ours_NE, theirs_NE)
             )
-            logits_GBB = scale * np.einsum("gbe,gce->gbc", ours_GBE, theirs_GBE)
-            right_GB = np.einsum("gbb->gb", logits_GBB)
-            both = _log_sum_exp(logits_GBB, 2), _log_sum_exp(logits_GBB, 1)
-            losses.append(np.mean([(total_GB - right_GB).mean() for total_GB in both]))
-        loss = float(np.mean(losses))
-        if not math.isfinite(loss):
-            raise NonFiniteError(f"the held-out loss is {loss}: the run has diverged")
-        return loss
+            cosines_GBB = np.einsum("gbe,gce->gbc", ours_GBE, theirs_GBE)
+            found.append([_softmax_loss(scale * cosines_GBB) for scale in scales])
+        losses = [float(loss) for loss in np.mean(found, axis=0)]
+        if not np.isfinite(losses).all():
+            raise NonFiniteError(f"the held-out loss is {losses[0]}: the run has diverged")
+        return losses
 
     def retrieval(self) -> dict[str, float]:
         """Recall and MRR among all held-out users, mean over pairs and directions."""
@@ -154,7 +160,7 @@ def _spent(workdir: epath.Path) -> dict[str, float]:
     }
 
 
-def _log_sum_exp(logits: np.ndarray, axis: int) -> np.ndarray:
-    most = logits.max(axis=axis, keepdims=True)
-    total: np.ndarray = np.log(np.exp(logits - most).sum(axis=axis)) + most.squeeze(axis)
-    return total
+def _softmax_loss(logits_GBB: np.ndarray) -> float:
+    """Mean over both directions, the right one on the diagonal."""
+    right_GB = np.einsum("gbb->gb", logits_GBB)
+    return float(np.mean([(logsumexp(logits_GBB, axis) - right_GB).mean() for axis in (2, 1)]))

@@ -19,7 +19,7 @@ import numpy as np
 from etils import epath
 
 from clue_jax import files
-from clue_jax.config import ScaleConfig, to_json, validate_scale
+from clue_jax.config import ScaleConfig, to_json
 from clue_jax.console import say
 from clue_jax.data.source import open_dataset
 from clue_jax.errors import ConfigError, DataError
@@ -48,7 +48,6 @@ def scale(config: ScaleConfig, data: str, workdir: str) -> None:
         Preempted: a signal arrived; the run at hand is saved.
         StorageError: a run, or the study, could not be written.
     """
-    validate_scale(config)
     runs, root = planned_runs(config), epath.Path(workdir)
     dataset = open_dataset(data)
     files.write_json(root / "config.json", to_json(config))

@@ -11,7 +11,7 @@ import numpy as np
 
 from clue_jax.config import StoredPrecision
 from clue_jax.embeddings.layout import part_file
-from clue_jax.embeddings.schema import user_table
+from clue_jax.embeddings.schema import item_table, user_table
 from clue_jax.embeddings.writer import write_manifest, write_part
 
 
@@ -66,6 +66,21 @@ def write_export(folder, users, parts=3, npy=False, **manifest):
         **manifest,
     }
     return write_manifest(folder, described, entries)
+
+
+def write_items_export(folder):
+    """Writes five items to `folder` in one part."""
+    users = random_users(5)
+    table = item_table(
+        item_ids=np.arange(5, dtype=np.uint64),
+        source_ids=users["user_ids"],
+        services=np.array(["art"] * 5, object),
+        embedding_JE=users["embedding_NE"],
+        model_version="model-1",
+    )
+    part = write_part(folder, part_file("model-1", 0, 1), table)
+    described = {"what": "items", "model_version": "model-1", "embedding_width": 8}
+    return write_manifest(folder, {**described, "dataset": {"services": ["art"]}}, [part])
 
 
 def contents(folder):

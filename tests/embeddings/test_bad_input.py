@@ -8,11 +8,8 @@ import pytest
 from clue_jax import cli
 from clue_jax.embeddings.index import IndexSettings
 from clue_jax.embeddings.index_build import build_index
-from clue_jax.embeddings.layout import part_file
 from clue_jax.embeddings.reader import read_embeddings
-from clue_jax.embeddings.schema import item_table
-from clue_jax.embeddings.writer import write_manifest, write_part
-from tests.embeddings.exports import random_users, write_export
+from tests.embeddings.exports import random_users, write_export, write_items_export
 
 # EXPORT is what something is wrong with, OTHER a sound one; IDS and OUT are files of the test.
 COMMANDS = {
@@ -94,17 +91,7 @@ def test_a_file_that_is_none_of_the_export(place, capsys, command):
 @pytest.mark.parametrize("command", OF_USERS)
 def test_an_export_of_items(place, capsys, command):
     shutil.rmtree(place / "EXPORT")
-    users = random_users(5)
-    table = item_table(
-        item_ids=np.arange(5, dtype=np.uint64),
-        source_ids=users["user_ids"],
-        services=np.array(["art"] * 5, object),
-        embedding_JE=users["embedding_NE"],
-        model_version="model-1",
-    )
-    part = write_part(place / "EXPORT", part_file("model-1", 0, 1), table)
-    described = {"what": "items", "model_version": "model-1", "embedding_width": 8}
-    write_manifest(place / "EXPORT", {**described, "dataset": {"services": ["art"]}}, [part])
+    write_items_export(place / "EXPORT")
     refused(place, capsys, command, 3, "EXPORT: an export of items, but users are needed")
 
 

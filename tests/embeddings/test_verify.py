@@ -6,10 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from clue_jax import cli, files
-from clue_jax.embeddings import writer
-from clue_jax.embeddings.layout import SHARDING, part_file, user_shards
+from clue_jax.embeddings.layout import SHARDING, user_shards
 from clue_jax.embeddings.reader import SEAL, seal_of
-from tests.embeddings.exports import random_users, write_export
+from tests.embeddings.exports import random_users, write_export, write_items_export
 
 PART = "model_version=model-1/part-00001-of-00003.parquet"
 
@@ -107,20 +106,7 @@ def test_a_file_beside_the_parts(tmp_path, capsys):
 
 
 def test_an_export_of_items(tmp_path, capsys):
-    from clue_jax.embeddings.schema import item_table
-
-    users = random_users(5)
-    table = item_table(
-        item_ids=np.arange(5, dtype=np.uint64),
-        source_ids=users["user_ids"],
-        services=np.array(["art"] * 5, object),
-        embedding_JE=users["embedding_NE"],
-        model_version="model-1",
-    )
-    described = {"what": "items", "model_version": "model-1", "embedding_width": 8}
-    dataset = {"dataset": {"services": ["art"]}}
-    entry = writer.write_part(tmp_path, part_file("model-1", 0, 1), table)
-    writer.write_manifest(tmp_path, {**described, **dataset}, [entry])
+    write_items_export(tmp_path)
     assert verify(tmp_path) == 0
     assert "5 items in 1 parts" in capsys.readouterr().out
 
