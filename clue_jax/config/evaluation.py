@@ -18,6 +18,7 @@ FEATURES = (
     "sasrec",
     "clue+best",
 )
+WHOLE = ("sasrec", "clue+best")  # models that cannot stand beside others
 HEADS = ("linear", "mlp", "knn")
 
 
@@ -76,6 +77,10 @@ class DownstreamConfig:
 
     labels: str = ""  # folder of the label tables
     items: str = ""  # export of items (--config.what=items) for RETRIEVAL, item_mean, item_recent
+    # Other exports, NAME=DIR: a window of time, another encoder. They see no more than the export
+    # that is evaluated, and give the features NAME and NAME/SERVICE.
+    beside: tuple[str, ...] = ()
+    beside_items: tuple[str, ...] = ()  # NAME=DIR of their items, for RETRIEVAL, where they differ
     tasks: tuple[TaskConfig, ...] = ()
     # Heads overfit on embeddings of users the encoder was trained on, so these are left out.
     splits: tuple[str, ...] = ("validation", "test")
@@ -92,9 +97,15 @@ class DownstreamConfig:
     sasrec_steps: int = 1_000  # at most, of the Transformer that RETRIEVAL trains from scratch
     max_users: int = 50_000  # a sample by hash where more are labelled
     max_unknown_users: int = 0  # labels of users that neither export nor dataset has
-    new_user_behaviours: int = 10  # users with at most as many are also reported on their own
+    # Users by visible behaviours, reported on their own: at most the first number, and so on.
+    histories: tuple[int, ...] = (5, 20, 60)
     exploration: float = 0.1  # share of the policies of CLICKS that is dealt evenly
     bootstrap: int = 1_000  # resamples over users
+
+
+def named_folders(pairs: tuple[str, ...]) -> dict[str, str]:
+    """NAME=DIR, ... as a dict."""
+    return {name: folder for name, _, folder in (pair.partition("=") for pair in pairs)}
 
 
 @dataclass

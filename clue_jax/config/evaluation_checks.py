@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
+from itertools import pairwise
 
 from clue_jax.config.checks import require
 from clue_jax.config.evaluation import (
@@ -10,11 +13,13 @@ from clue_jax.config.evaluation import (
     FEATURES,
     HEADS,
     SUITES,
+    WHOLE,
     DownstreamConfig,
     EvaluateConfig,
     MatchingConfig,
     TaskConfig,
     TaskKind,
+    named_folders,
 )
 
 
@@ -56,13 +61,18 @@ def _validate_downstream(downstream: DownstreamConfig) -> None:
         "sasrec_steps": 1,
         "max_users": 3,
         "max_unknown_users": 0,
-        "new_user_behaviours": 0,
         "bootstrap": 1,
     }
     for name, low in least.items():
         value = getattr(downstream, name)
         require(value >= low, f"downstream.{name}", f"{value} must be at least {low}")
+    _beside(downstream)
     _features(downstream)
+    require(
+        all(a < b for a, b in pairwise((0, *downstream.histories))),
+        "downstream.histories",
+        f"{', '.join(map(str, downstream.histories))}: give numbers above 0 that increase",
+    )
     _known("downstream.heads", downstream.heads, HEADS, "head")
     require(len(downstream.heads) >= 1, "downstream.heads", "name one head or more")
     for name in ("mlp_widths", "neighbours"):
@@ -88,13 +98,34 @@ def _validate_downstream(downstream: DownstreamConfig) -> None:
     require(len(set(names)) == len(names), "downstream.tasks", "two tasks have the same name")
 
 
-def _features(downstream: DownstreamConfig) -> None:
-    for name in downstream.features:
+def _beside(downstream: DownstreamConfig) -> None:
+    names = []
+    for pair in downstream.beside:
+        name, _, folder = pair.partition("=")
         require(
-            name in FEATURES or name.startswith("clue/"),
-            "downstream.features",
-            f"no features {name!r}; there are {', '.join(FEATURES)}, and clue/SERVICE",
+            re.fullmatch(r"[A-Za-z0-9_.-]+", name) is not None and bool(folder),
+            "downstream.beside",
+            f"{pair!r}: give NAME=DIR, with a name of letters, digits and _.-",
         )
+        require(name not in FEATURES, "downstream.beside", f"{name!r} is the name of features")
+        names.append(name)
+    require(len(set(names)) == len(names), "downstream.beside", "two have the same name")
+    _known("downstream.beside_items", tuple(named_folders(downstream.beside_items)), names, "name")
+
+
+def _features(downstream: DownstreamConfig) -> None:
+    exports = ("clue", *named_folders(downstream.beside))
+    for name in downstream.features:
+        parts = (name,) if name in FEATURES else tuple(name.split("+"))
+        for part in parts:
+            export, slash, _ = part.partition("/")
+            known = part in FEATURES and (part not in WHOLE or len(parts) == 1)
+            require(
+                known or (export in exports and (bool(slash) or export != "clue")),
+                "downstream.features",
+                f"no features {part!r}; there are {', '.join(FEATURES)}, NAME and NAME/SERVICE of"
+                f" the exports {', '.join(exports)}, and any of them side by side, A+B",
+            )
     require(
         "clue" in downstream.features, "downstream.features", "'clue', the export, must be there"
     )
@@ -141,6 +172,6 @@ def _splits(key: str, splits: tuple[str, ...]) -> None:
     require(len(set(splits)) == len(splits), key, "one is twice")
 
 
-def _known(key: str, names: tuple[str, ...], known: tuple[str, ...], what: str) -> None:
+def _known(key: str, names: Sequence[str], known: Sequence[str], what: str) -> None:
     for name in names:
         require(name in known, key, f"no {what} {name!r}; there are {', '.join(known)}")

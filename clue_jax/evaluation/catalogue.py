@@ -14,7 +14,6 @@ from clue_jax.data.records import Users
 from clue_jax.embeddings.reader import read_manifest, read_table
 from clue_jax.embeddings.vectors import matrix
 from clue_jax.errors import DataError
-from clue_jax.evaluation.people import People
 
 
 @dataclass(frozen=True)
@@ -42,20 +41,19 @@ class Items:
         return rows
 
 
-def read_items(people: People) -> Items:
-    """The export of items that the config names.
+def read_items(path: str, model_version: str) -> Items:
+    """An export of items, of the same model as users.
 
     Raises:
-        DataError: it is damaged, of users, or of another model than the users.
+        DataError: it is damaged, of users, or of another model.
     """
-    path = people.config.downstream.items
     manifest = read_manifest(path)
     table = read_table(path, "items")
-    mine, other = people.export.manifest["model_version"], manifest.get("model_version")
-    if mine != other:
+    other = manifest.get("model_version")
+    if model_version != other:
         raise DataError(
-            f"{path}: items of model {other}, but the users are of {mine}; export both from one"
-            " checkpoint"
+            f"{path}: items of model {other}, but the users are of {model_version}; export both"
+            " from one checkpoint"
         )
     identities = table.column("item_id").to_numpy().view(np.uint64)
     table = table.take(pa.array(np.argsort(identities)))
@@ -102,6 +100,18 @@ class Catalogue:
         matrix_NC.sum_duplicates()
         return matrix_NC
 
+    def directions(self, items: Items) -> np.ndarray:
+        """The mean direction [C, E] of each entry's vectors in an export of the same items.
+
+        Raises:
+            DataError: an item that the export lacks.
+        """
+        if items is self.items:
+            return self.embedding_CE
+        here = np.flatnonzero(self.entry_J >= 0)
+        vectors = items.embedding_JE[items.rows_of(self.items.item_ids[here])]
+        return mean_directions(self.entry_J[here], vectors, len(self))
+
     def entries(self, users: Users, owner: np.ndarray, behaviours: np.ndarray) -> np.ndarray:
         """Entries of behaviours, given their places and the users they are of."""
         own = users.item_offsets[owner] + users.behaviour_items[behaviours]
@@ -124,7 +134,13 @@ def build_catalogue(items: Items, service: str) -> Catalogue:
     names, entry = np.unique(keys, return_inverse=True)
     entry_J = np.full(len(items.item_ids), -1)
     entry_J[here] = entry
-    total_CE = np.zeros((len(names), items.embedding_JE.shape[1]))
-    np.add.at(total_CE, entry, items.embedding_JE[here])
+    embedding_CE = mean_directions(entry, items.embedding_JE[here], len(names))
+    return Catalogue(service, names, entry_J, embedding_CE, items)
+
+
+def mean_directions(entry_X: np.ndarray, vectors_XE: np.ndarray, entries: int) -> np.ndarray:
+    """Sums of vectors by entry, scaled to length one, [entries, E] float32."""
+    total_CE = np.zeros((entries, vectors_XE.shape[1]))
+    np.add.at(total_CE, entry_X, vectors_XE)
     lengths_C = np.maximum(np.linalg.norm(total_CE, axis=1, keepdims=True), 1e-12)
-    return Catalogue(service, names, entry_J, (total_CE / lengths_C).astype(np.float32), items)
+    return (total_CE / lengths_C).astype(np.float32)

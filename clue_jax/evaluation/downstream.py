@@ -1,6 +1,7 @@
 """Downstream tasks: frozen embeddings and baselines under one protocol -> results.
 
-Task names are `downstream/NAME`, and `downstream/NAME, new users` for those with few behaviours.
+Task names are `downstream/NAME`, and `downstream/NAME, GROUP` for users of one service only and by
+the length of their history, where a group has enough of them.
 Models are `FEATURES HEAD` (such as `clue linear`), and FEATURES alone for the head that was, fold
 by fold, best on validation users; references that know no user (`prior`, `popularity`, `context`
 of clicks); `clue+NAME`, the export beside the rival that was best on validation users; `best`,
@@ -20,8 +21,9 @@ from clue_jax.console import progress, say
 from clue_jax.embeddings.reader import Embeddings
 from clue_jax.errors import DataError
 from clue_jax.evaluation import clicks
+from clue_jax.evaluation.beside import read_exports
 from clue_jax.evaluation.bootstrap import Resampled, resample
-from clue_jax.evaluation.catalogue import build_catalogue, read_items
+from clue_jax.evaluation.catalogue import build_catalogue
 from clue_jax.evaluation.features import FeatureSource
 from clue_jax.evaluation.people import People
 from clue_jax.evaluation.predictions import Prediction, choose, predict, references
@@ -41,7 +43,7 @@ SASREC = "sasrec"
 CONTEXT = "context"  # what is shown and where, without the user
 JOINED = "clue+best"  # stands for the export beside the best baseline
 NO_RIVALS = (CONTEXT, "item_mean", "item_recent")
-FEWEST_NEW_USERS = 30  # fewer are not reported on their own
+FEWEST_USERS = 30  # of a group; fewer are not reported on their own
 
 Advance = Callable[[float], None]
 
@@ -53,6 +55,12 @@ class Tasks:
     people: People
     inputs: tuple[TaskInputs, ...]
     source: FeatureSource
+
+    def is_rival(self, name: str) -> bool:
+        """Whether features are a baseline's, and not of the vectors of the export's own encoder."""
+        return not any(
+            part in NO_RIVALS or self.source.of_encoder(part) for part in name.split("+")
+        )
 
     def origin(self) -> dict[str, Any]:
         """What is evaluated, for evaluated.json."""
@@ -87,8 +95,9 @@ def read_tasks(config: EvaluateConfig, export: Embeddings) -> Tasks:
     """
     downstream = config.downstream
     people = People(config, export)
-    items = read_items(people) if downstream.items else None
-    source = FeatureSource(people, items)
+    exports = read_exports(people)
+    items = exports[MODEL].items
+    source = FeatureSource(people, exports)
     services = {task.service for task in downstream.tasks if task.kind is TaskKind.RETRIEVAL}
     catalogues = {service: build_catalogue(items, service) for service in services if items}
     inputs = []
@@ -102,8 +111,9 @@ def read_tasks(config: EvaluateConfig, export: Embeddings) -> Tasks:
         say(f"task {task.name}: {len(read.labels):,} labels of {users:,} users")
         inputs.append(read)
     for name in downstream.features:
-        if name.startswith("clue/"):
-            source.users(name)
+        for part in name.split("+"):
+            if part.partition("/")[0] in exports:
+                source.users(part)  # a service may not be there
     return Tasks(people, tuple(inputs), source)
 
 
@@ -136,13 +146,12 @@ def _predict_all(
             _add_sasrec(tasks.people, inputs, predicted)
             advance(len(downstream.heads))
         elif name != JOINED:
-            _add(config, tasks, inputs, predicted, name, (name,))
+            _add(config, tasks, inputs, predicted, name, tuple(name.split("+")))
             advance(len(downstream.heads))
     rivals = {
         name: loss
         for name, loss in predicted.losses.items()
-        # Means of items are of the export's own vectors: no rival to stand beside it.
-        if name.partition(" (")[0] not in NO_RIVALS and not name.startswith(MODEL)
+        if tasks.is_rival(name.partition(" (")[0])
     }
     if JOINED in downstream.features:
         if rivals:
@@ -206,17 +215,15 @@ def _results(
     name = f"downstream/{inputs.task.name}"
     rows = np.arange(len(inputs.labels))
     results = _of_rows(config, people, inputs, predicted, name, rows)
-    few = config.downstream.new_user_behaviours
-    new = rows[people.behaviours_N[inputs.labels.place_n] <= few]
-    users = len(np.unique(inputs.labels.place_n[new]))
-    if users < FEWEST_NEW_USERS:
-        say(f"{name}: {users} users of at most {few} behaviours, too few to report on their own")
-        return results
-    try:
-        return results + _of_rows(config, people, inputs, predicted, f"{name}, new users", new)
-    except DataError as error:
-        say(f"{name}: new users are not reported on their own: {error}")
-        return results
+    for group, member_N in people.groups().items():
+        some = rows[member_N[inputs.labels.place_n]]
+        if len(np.unique(inputs.labels.place_n[some])) < FEWEST_USERS:
+            continue
+        try:
+            results += _of_rows(config, people, inputs, predicted, f"{name}, {group}", some)
+        except DataError as error:
+            say(f"{name}, {group}: not reported on their own: {error}")
+    return results
 
 
 def _of_rows(

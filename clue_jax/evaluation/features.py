@@ -1,6 +1,7 @@
 """What models know of users, as vectors: the export, and baselines that could win.
 
     clue             the export's embedding; clue/SERVICE that of one service alone
+    NAME             the same of another export (beside.py), NAME/SERVICE likewise
     random_encoder   the same encoder before training
     tfidf            TF-IDF of all of a user's texts, truncated to `rank` dimensions by SVD
     factors          matrix factorisation of users and items: truncated SVD (scipy) of the matrix of
@@ -9,6 +10,7 @@
     item_recent      the same, with weights that halve every `half_life_days` into the past; needs
                      dates
     context          nothing; of clicks, what is shown and where is known to every model
+    A+B              features side by side, each scaled to length one
 
 Weights and factors are fitted on what the export could see of all users of its dataset, those that
 the encoder was trained on included; no label is involved.
@@ -17,6 +19,7 @@ the encoder was trained on included; no label is involved.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +31,8 @@ from clue_jax.data.records import Users
 from clue_jax.data.timestamps import DAY_SECONDS
 from clue_jax.errors import ConfigError
 from clue_jax.evaluation import baselines
-from clue_jax.evaluation.catalogue import Catalogue, Items
+from clue_jax.evaluation.beside import Vectors
+from clue_jax.evaluation.catalogue import Catalogue
 from clue_jax.evaluation.heads import Features
 from clue_jax.evaluation.people import People
 
@@ -38,8 +42,8 @@ PAD = 128
 class FeatureSource:
     """Makes features once, whatever the number of tasks that need them."""
 
-    def __init__(self, people: People, items: Items | None):
-        self._people, self._items = people, items
+    def __init__(self, people: People, exports: Mapping[str, Vectors]):
+        self._people, self._exports, self._items = people, exports, exports["clue"].items
         self._made: dict[str, np.ndarray] = {}
 
     def users(self, name: str) -> np.ndarray:
@@ -55,8 +59,11 @@ class FeatureSource:
 
     def of_items(self, name: str, catalogue: Catalogue) -> np.ndarray | None:
         """Features [C, G] of the items of a catalogue in the space of the users', if there are."""
-        if name in ("clue", "item_mean", "item_recent") or name.startswith("clue/"):
+        if name in ("item_mean", "item_recent"):
             return catalogue.embedding_CE
+        export = name.partition("/")[0]
+        if export in self._exports:
+            return self._exports[export].of_items(catalogue)
         if name == "random_encoder":
             return None
         by_identity_JR = (
@@ -65,6 +72,11 @@ class FeatureSource:
             else self._item_axes
         )
         return self._by_entry(by_identity_JR, catalogue).astype(np.float32)
+
+    def of_encoder(self, name: str) -> bool:
+        """Whether features are an export's that the evaluated one's encoder made."""
+        vectors = self._exports.get(name.partition("/")[0])
+        return vectors is not None and vectors.model_version == self._exports["clue"].model_version
 
     def joined(self, names: tuple[str, ...], catalogue: Catalogue | None) -> Features | None:
         """Features side by side, each scaled to length one where there are several."""
@@ -81,17 +93,9 @@ class FeatureSource:
     # ---------------------------------------------------------------------------------- users
 
     def _make(self, name: str) -> np.ndarray:
-        held = self._people.held
-        if name == "clue":
-            return held.embedding_NE
-        if name.startswith("clue/"):
-            service = name.partition("/")[2]
-            if service not in held.services:
-                raise ConfigError(
-                    f"config.downstream.features: no service {service!r} in this export; it has"
-                    f" {', '.join(held.services)}"
-                )
-            return held.by_service[service]
+        export, _, service = name.partition("/")
+        if export in self._exports:
+            return self._exports[export].users(service)
         return {
             "context": lambda: np.zeros((self._held, 1)),
             "random_encoder": self._random_encoder,

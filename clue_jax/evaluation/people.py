@@ -103,6 +103,21 @@ class People:
         counts = [self.export.counts[service][self.held_N] for service in self.export.services]
         return np.sum(counts, axis=0)
 
+    def groups(self) -> dict[str, np.ndarray]:
+        """Which of the N users are in each group that is also reported on its own."""
+        total_N, services = self.behaviours_N, len(self.export.services)
+        found, least = {}, 1
+        for most in self.config.downstream.histories:
+            name = f"at most {most}" if least == 1 else f"{least} to {most}"
+            found[f"{name} behaviours"] = (total_N >= least) & (total_N <= most)
+            least = most + 1
+        if least > 1:
+            found[f"{least} behaviours or more"] = total_N >= least
+        if services > 1:
+            used_NS = [self.export.counts[s][self.held_N] > 0 for s in self.export.services]
+            found["one service only"] = np.sum(used_NS, axis=0) == 1
+        return found
+
     @functools.cached_property
     def held(self) -> Embeddings:
         """The export of the N held-out users alone."""

@@ -77,7 +77,9 @@ def directions():
     return unit(np.random.default_rng(5).normal(size=(4, 16)))
 
 
-def write_users(data: Path, folder: Path, cutoff=CUTOFF, hold_out_last=0, noise=0.7):
+def write_users(
+    data: Path, folder: Path, cutoff=CUTOFF, hold_out_last=0, noise=0.7, model_version="m"
+):
     """An export whose vectors point where their users' kind does, with noise."""
     dataset, splits = open_dataset(data), ("train", "validation", "test")
     parts = [dataset.users(split) for split in splits]
@@ -98,7 +100,7 @@ def write_users(data: Path, folder: Path, cutoff=CUTOFF, hold_out_last=0, noise=
         "first_N": None,
         "last_N": None,
         "event_N": None,
-        "model_version": "m",
+        "model_version": model_version,
     }
     origin = {"path": str(data), "services": list(users.services)}
     return write_export(

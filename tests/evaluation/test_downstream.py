@@ -11,7 +11,7 @@ from clue_jax.config import DownstreamConfig, EvaluateConfig, TaskConfig, TaskKi
 from clue_jax.embeddings.reader import read_embeddings
 from clue_jax.errors import ConfigError, DataError
 from clue_jax.evaluation import suite
-from clue_jax.evaluation.catalogue import read_items
+from clue_jax.evaluation.beside import _aligned, read_exports
 from clue_jax.evaluation.features import FeatureSource
 from clue_jax.evaluation.people import People
 from tests.evaluation import downstream_world as world
@@ -155,12 +155,92 @@ def test_training_users_are_left_out_unless_named(company, tmp_path):
         run(company, tmp_path, BINARY, splits=("tset",))
 
 
-def test_new_users_are_reported_on_their_own(company, tmp_path):
-    results = run(company, tmp_path, BINARY, new_user_behaviours=10)
-    assert {r["task"] for r in results} == {"downstream/two", "downstream/two, new users"}
-    assert {r["task"] for r in run(company, tmp_path, BINARY, new_user_behaviours=9)} == {
-        "downstream/two"
+def test_groups_of_users_are_reported_on_their_own(company, tmp_path):
+    # Everybody has ten visible behaviours, five on each service.
+    results = run(company, tmp_path, BINARY, histories=(9, 10))
+    assert {r["task"] for r in results} == {"downstream/two", "downstream/two, 10 to 10 behaviours"}
+    results = run(company, tmp_path, BINARY, histories=(3,))
+    assert {r["task"] for r in results} == {
+        "downstream/two",
+        "downstream/two, 4 behaviours or more",
     }
+    assert {r["task"] for r in run(company, tmp_path, BINARY, histories=())} == {"downstream/two"}
+
+
+def test_a_group_is_of_its_members_alone(company):
+    export = read_embeddings(company / "users")
+    counts = {name: np.zeros(len(export), np.int32) for name in export.services}
+    first, second = export.services
+    counts[first][:] = 3
+    counts[second][::2] = 5
+    export = dataclasses.replace(export, counts=counts)
+    downstream = dataclasses.replace(FAST, histories=(3, 7), splits=("train", "validation", "test"))
+    groups = People(EvaluateConfig(downstream=downstream), export).groups()
+    alone = np.arange(len(export)) % 2 == 1
+    for name, expected in {
+        "at most 3 behaviours": alone,
+        "4 to 7 behaviours": np.zeros(len(export), bool),
+        "8 behaviours or more": ~alone,
+        "one service only": alone,
+    }.items():
+        np.testing.assert_array_equal(groups.pop(name), expected)
+    assert not groups
+
+
+def test_another_export_stands_beside_it(company, tmp_path):
+    world.write_users(company / "prepared", tmp_path / "noisy", noise=20.0)
+    keys = {
+        "beside": (f"noisy={tmp_path / 'noisy'}", f"same={company / 'users'}"),
+        "features": ("clue", "noisy", "noisy/shop", "same", "clue+noisy", "clue/shop+clue/search"),
+        "heads": ("linear",),
+    }
+    results = run(company, tmp_path, BINARY, NEXT, **keys)
+    assert value(results, "two", "same", "auc") == value(results, "two", "clue", "auc") > 0.9
+    assert value(results, "two", "clue/shop+clue/search", "auc") > 0.9
+    noisy = value(results, "two", "noisy", "auc")
+    assert noisy < 0.8 < value(results, "two", "clue+noisy", "auc")
+    # Of the same encoder, so that its items are those of the evaluated export.
+    assert value(results, "next", "same", "hit_rate_at_6") > 0.9
+    assert {"clue+noisy - noisy", "clue - noisy"} <= {r["model"] for r in results}
+
+
+def test_another_encoder_brings_its_items(company, tmp_path):
+    world.write_users(company / "prepared", tmp_path / "o", model_version="other")
+    keys = {"beside": (f"o={tmp_path / 'o'}",), "features": ("clue", "o"), "heads": ("linear",)}
+    models = {r["model"] for r in run(company, tmp_path, NEXT, **keys)}
+    assert "o" not in models  # nothing to rank
+    world.write_items(company / "prepared", tmp_path / "i", model_version="other")
+    keys["beside_items"] = (f"o={tmp_path / 'i'}",)
+    results = run(company, tmp_path, NEXT, **keys)
+    assert value(results, "next", "o", "hit_rate_at_6") > 0.9
+    keys["beside_items"] = (f"o={company / 'items'}",)
+    with pytest.raises(DataError, match="items of model m, but the users are of other"):
+        run(company, tmp_path, NEXT, **keys)
+
+
+def test_users_that_another_export_lacks_get_zeros(company):
+    export = read_embeddings(company / "users")
+    ids = np.array([export.user_ids[3], "nobody"], object)
+    found = _aligned(export, ids, "folder", None)
+    np.testing.assert_array_equal(found.users(""), [export.embedding_NE[3], np.zeros(16)])
+    np.testing.assert_array_equal(found.users("shop")[0], export.by_service["shop"][3])
+    with pytest.raises(DataError, match="it has none of the 1 users to be evaluated"):
+        _aligned(export, ids[1:], "folder", None)
+
+
+def test_another_export_may_not_know_more(company, tmp_path):
+    world.write_users(company / "prepared", tmp_path / "later", cutoff="2024-02-15")
+    keys = {"beside": (f"later={tmp_path / 'later'}",), "features": ("clue", "later")}
+    with pytest.raises(DataError, match="cutoff 2024-02-15 .* has 2024-02-01 and 0"):
+        run(company, tmp_path, BINARY, **keys)
+    world.write_users(company / "prepared", tmp_path / "all", cutoff="")
+    keys["beside"] = (f"later={tmp_path / 'all'}",)
+    with pytest.raises(DataError, match="cutoff none"):
+        run(company, tmp_path, BINARY, **keys)
+    world.write_users(company / "prepared", tmp_path / "held", hold_out_last=1)
+    with pytest.raises(DataError, match="and hold_out_last 0, but .* and 1; export it again"):
+        keys["beside"] = (f"later={company / 'users'}",)
+        run(company, tmp_path, BINARY, users=tmp_path / "held", **keys)
 
 
 def test_one_service_alone(company, tmp_path):
@@ -186,7 +266,7 @@ def test_recent_items_weigh_more(company):
         downstream = dataclasses.replace(downstream, half_life_days=days)
         config = EvaluateConfig(suites=("downstream",), downstream=downstream)
         people = People(config, read_embeddings(company / "users"))
-        source = FeatureSource(people, read_items(people))
+        source = FeatureSource(people, read_exports(people))
         means[days] = source.users("item_recent"), source.users("item_mean")
     np.testing.assert_allclose(*means[1e9], atol=1e-5)
     # All that counts is the last day, on which each user has one item on each of two services.
