@@ -116,9 +116,10 @@ def _announce(
 
 
 def _check_dataset(config: ExportConfig, dataset: Dataset) -> None:
-    if config.cutoff and not dataset.has_times:
+    if (config.cutoff or config.start) and not dataset.has_times:
+        name, instead = ("cutoff", "hold_out_last") if config.cutoff else ("start", "newest")
         raise ConfigError(
-            f"config.cutoff: {dataset.path} has no dates, only an order; use hold_out_last"
+            f"config.{name}: {dataset.path} has no dates, only an order; use {instead}"
         )
     for split in config.splits:
         if split not in dataset.manifest["splits"]:
@@ -160,6 +161,8 @@ def _manifest(
         "num_shards": len(rows.parts),
         "cutoff": config.cutoff,
         "hold_out_last": config.hold_out_last,
+        "start": config.start,
+        "newest": config.newest,
         "splits": list(config.splits) if config.what is ExportWhat.USERS else [],
         "users_left_out": rows.left_out,
         "dataset": {

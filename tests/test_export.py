@@ -39,6 +39,7 @@ from tests.stages import finish, run_stage, start, wait_until
 
 CUTOFF = "2024-07-01"
 CUTOFF_SECONDS = 1_719_792_000
+APRIL = 1_711_929_600
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +138,10 @@ def test_the_manifest_says_what_made_it(whole, smoke_run, smoke_data):
         ({"cutoff": CUTOFF}, {"cutoff": CUTOFF_SECONDS}),
         ({"hold_out_last": 2}, {"hold_out_last": 2}),
         ({"cutoff": CUTOFF, "hold_out_last": 1}, {"cutoff": CUTOFF_SECONDS, "hold_out_last": 1}),
+        ({"start": "2024-04-01", "cutoff": CUTOFF}, {"start": APRIL, "cutoff": CUTOFF_SECONDS}),
+        ({"newest": 2, "hold_out_last": 1}, {"newest": 2, "hold_out_last": 1}),
     ],
-    ids=["cutoff", "hold out", "both"],
+    ids=["cutoff", "hold out", "both", "window", "newest"],
 )
 def test_what_may_not_be_seen_is_left_out(
     smoke_run, smoke_data, tmp_path, whole, users, params, settings, seen
@@ -479,6 +482,12 @@ def test_checkpoints_are_chosen_by_step(smoke_run, smoke_data, tmp_path):
         (["--config.cutoff=soon"], 2, "config.cutoff: 'soon' is not a date"),
         (["--config.hold_out_last=-1"], 2, "config.hold_out_last: -1 is negative"),
         (["--config.splits=holdout"], 2, "has no 'holdout'; it has test, train"),
+        (["--config.newest=-1"], 2, "config.newest: -1 is negative"),
+        (
+            ["--config.start=2024-07-02", "--config.cutoff=2024-07-01"],
+            2,
+            "config.start: 2024-07-02",
+        ),
         (["--config.what=items", "--config.cutoff=2024-07-01"], 2, "items have no behaviours"),
         (["--config.cutoff=1999-01-01"], 3, "has a behaviour that may be seen"),
     ],
@@ -496,6 +505,8 @@ def test_a_cutoff_needs_dates(smoke_run, smoke_data, tmp_path, monkeypatch):
     monkeypatch.setattr(Dataset, "has_times", False)
     with pytest.raises(ConfigError, match="config.cutoff: .* has no dates"):
         exported(smoke_run, smoke_data, tmp_path / "o", cutoff=CUTOFF)
+    with pytest.raises(ConfigError, match="config.start: .* has no dates.* use newest"):
+        exported(smoke_run, smoke_data, tmp_path / "o", start=CUTOFF)
     out = exported(smoke_run, smoke_data, tmp_path / "o", splits=("test",))
     assert table(out)["last_event_at"].null_count == len(table(out))
 

@@ -36,7 +36,9 @@ class ExportWhat(enum.Enum):
 class ExportConfig:
     what: ExportWhat = ExportWhat.USERS
     cutoff: str = ""  # ISO time: behaviours at or after it are left out
+    start: str = ""  # ISO time: behaviours before it are left out
     hold_out_last: int = 0  # behaviours left out at the end of each service's history
+    newest: int = 0  # of what is left, the newest so many of each service alone; 0: all
     splits: tuple[str, ...] = ("train", "validation", "test")
     step: int = -1  # checkpoint; -1: newest, -2: best
     batch_users: int = 512
@@ -48,6 +50,9 @@ class ExportConfig:
     npy: bool = False  # also write vectors and ids as .npy, for readers of no Parquet
     verify: bool = False  # compare all shards of the data with their SHA-256 before anything else
     overwrite: bool = False
+
+
+LIMITS = ("hold_out_last", "newest")
 
 
 def epoch_seconds(time: str) -> int:
@@ -68,19 +73,19 @@ def validate_export(config: ExportConfig) -> None:
     Raises:
         ConfigError: names the key, the value and what would be valid.
     """
-    if config.cutoff:
-        try:
-            epoch_seconds(config.cutoff)
-        except ValueError as error:
-            raise ConfigError(
-                f"config.cutoff: {config.cutoff!r} is not a date or time such as 2024-06-01 or"
-                " 2024-06-01T12:00:00+00:00"
-            ) from error
-    require(config.hold_out_last >= 0, "hold_out_last", f"{config.hold_out_last} is negative")
+    start, cutoff = _time("start", config.start), _time("cutoff", config.cutoff)
     require(
-        config.what is ExportWhat.USERS or not (config.cutoff or config.hold_out_last),
+        start is None or cutoff is None or start < cutoff,
+        "start",
+        f"{config.start} is not before config.cutoff={config.cutoff}",
+    )
+    for name in LIMITS:
+        require(getattr(config, name) >= 0, name, f"{getattr(config, name)} is negative")
+    limited = [name for name in ("start", "cutoff", *LIMITS) if getattr(config, name)]
+    require(
+        config.what is ExportWhat.USERS or not limited,
         "what",
-        "items have no behaviours to leave out; cutoff and hold_out_last are for users",
+        f"items have no behaviours to leave out; {' and '.join(limited)}: for users alone",
     )
     require(len(config.splits) >= 1, "splits", "name one split or more")
     require(len(set(config.splits)) == len(config.splits), "splits", "one is there twice")
@@ -94,3 +99,13 @@ def validate_export(config: ExportConfig) -> None:
         "host",
         f"{config.host!r}: give i/P, such as 0/4, with i from 0 and below P",
     )
+
+
+def _time(name: str, value: str) -> int | None:
+    try:
+        return epoch_seconds(value) if value else None
+    except ValueError as error:
+        raise ConfigError(
+            f"config.{name}: {value!r} is not a date or time such as 2024-06-01 or"
+            " 2024-06-01T12:00:00+00:00"
+        ) from error

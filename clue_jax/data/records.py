@@ -128,7 +128,13 @@ class Users:
         return np.concatenate([np.zeros(0, dtype), *parts])
 
 
-def visible(users: Users, cutoff: int | None = None, hold_out_last: int = 0) -> Users:
+def visible(
+    users: Users,
+    cutoff: int | None = None,
+    hold_out_last: int = 0,
+    start: int | None = None,
+    newest: int = 0,
+) -> Users:
     """What an observer may see: all users, with fewer behaviours.
 
     Items nobody's remaining behaviours refer to stay in the item columns.
@@ -138,15 +144,25 @@ def visible(users: Users, cutoff: int | None = None, hold_out_last: int = 0) -> 
         cutoff: epoch seconds; behaviours at or after it are left out. None: no cutoff.
         hold_out_last: behaviours left out at the end of each user's history in each service
             (after the cutoff has been applied).
+        start: epoch seconds; behaviours before it are left out. None: no start.
+        newest: of what is left, so many of each user in each service; 0: all.
     """
-    lengths = np.diff(users.behaviour_offsets)
-    row = np.repeat(np.arange(len(lengths)), lengths)
+    # Each row is oldest first, so what stays of it is one stretch.
+    first, last = users.behaviour_offsets[:-1], users.behaviour_offsets[1:]
+    row = np.repeat(np.arange(len(first)), last - first)
+
+    def earlier(time: int) -> np.ndarray:
+        return np.bincount(row[users.behaviour_times < time], minlength=len(first))
+
     if cutoff is not None:
-        kept = users.behaviour_times < cutoff
-        lengths = np.bincount(row[kept], minlength=len(lengths))
-    lengths = np.maximum(lengths - hold_out_last, 0)
-    # Each row is oldest first, so what stays is its beginning.
-    stay = ranges(users.behaviour_offsets[:-1], lengths)
+        last = first + earlier(cutoff)
+    last = np.maximum(last - hold_out_last, first)
+    if start is not None:
+        first = np.minimum(first + earlier(start), last)
+    if newest:
+        first = np.maximum(first, last - newest)
+    lengths = last - first
+    stay = ranges(first, lengths)
     return Users(
         **{
             **vars(users),

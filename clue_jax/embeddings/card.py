@@ -113,6 +113,10 @@ def _unseen(manifest: dict[str, Any]) -> str:
         unseen.append(f"behaviours from {manifest['cutoff']} on")
     if manifest.get("hold_out_last"):
         unseen.append(f"the last {manifest['hold_out_last']} of each service")
+    if manifest.get("start"):
+        unseen.append(f"behaviours before {manifest['start']}")
+    if manifest.get("newest"):
+        unseen.append(f"all but the newest {manifest['newest']} of each service")
     if manifest.get("users_left_out"):
         unseen.append(f"{manifest['users_left_out']:,} users without a visible behaviour")
     if manifest.get("users_erased"):

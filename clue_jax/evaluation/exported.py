@@ -34,7 +34,7 @@ def users_of(export: Embeddings, dataset: Dataset, splits: tuple[str, ...]) -> U
         DataError: a user, or a number of behaviours, that differs between the two.
     """
     chosen = whole_users_of(export, dataset, splits)
-    users = visible(chosen, cutoff_seconds(export), int(export.manifest["hold_out_last"] or 0))
+    users = seen_by(export, chosen)
     exported_NS = np.stack([export.counts[service] for service in users.services], axis=1)
     differ = np.flatnonzero((users.counts() != exported_NS).any(axis=1))
     if len(differ):
@@ -61,6 +61,21 @@ def whole_users_of(export: Embeddings, dataset: Dataset, splits: tuple[str, ...]
             f" {', '.join(splits)}; export again from this dataset"
         )
     return everyone.take([position[user_id] for user_id in export.user_ids.tolist()])
+
+
+def seen_by(export: Embeddings, users: Users) -> Users:
+    """Users with the behaviours that an export with these settings could see."""
+    start = export.manifest.get("start")  # an older export has neither this nor `newest`
+    return visible(
+        before_labels(export, users),
+        start=epoch_seconds(start) if start else None,
+        newest=int(export.manifest.get("newest") or 0),
+    )
+
+
+def before_labels(export: Embeddings, users: Users) -> Users:
+    """Users with all behaviours up to where an export ends."""
+    return visible(users, cutoff_seconds(export), int(export.manifest["hold_out_last"] or 0))
 
 
 def cutoff_seconds(export: Embeddings) -> int | None:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from clue_jax.config import EvaluateConfig
-from clue_jax.data.records import Users, concatenate, visible
+from clue_jax.data.records import Users, concatenate
 from clue_jax.data.source import Dataset
 from clue_jax.embeddings.reader import Embeddings
 from clue_jax.errors import DataError
 from clue_jax.evaluation.exported import (
-    cutoff_seconds,
     dataset_of,
+    seen_by,
     users_of,
     whole_users_of,
 )
@@ -87,14 +87,7 @@ class People:
         for split in self.dataset.manifest["splits"]:
             users = self.dataset.users(split)
             others = [n for n, user_id in enumerate(users.user_ids.tolist()) if user_id not in held]
-            manifest = self.export.manifest
-            parts.append(
-                visible(
-                    users.take(others),
-                    cutoff_seconds(self.export),
-                    int(manifest["hold_out_last"] or 0),
-                )
-            )
+            parts.append(seen_by(self.export, users.take(others)))
         return concatenate(parts, self.dataset.services)
 
     @functools.cached_property

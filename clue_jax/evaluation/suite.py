@@ -96,7 +96,8 @@ _SUITES: dict[str, Callable[[EvaluateConfig, str], Prepared]] = {
 def _origin(embeddings: str) -> dict[str, Any]:
     """What was evaluated: enough to tell two results apart."""
     manifest = read_manifest(embeddings)
-    keys = ("model_version", "checkpoint", "train_seed", "dataset", "cutoff", "hold_out_last")
+    model = ("model_version", "checkpoint", "train_seed", "dataset")
+    keys = (*model, "start", "cutoff", "hold_out_last", "newest")
     return {
         "embeddings": str(embeddings),
         "embeddings_manifest_sha256": manifest[SEAL],

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from clue_jax.config import TaskConfig, TaskKind
 from clue_jax.errors import DataError
 from clue_jax.evaluation.catalogue import Catalogue
+from clue_jax.evaluation.exported import before_labels
 from clue_jax.evaluation.folds import deal_folds
 from clue_jax.evaluation.heads import Problem
 from clue_jax.evaluation.labels import Labels, read_labels, sample
@@ -189,12 +190,13 @@ def _first_left_out(
         )
     service = people.dataset.services.index(task.service)
     everything = people.whole
-    seen_N, all_N = people.seen.counts()[:, service], everything.counts()[:, service]
-    place_n = np.flatnonzero(all_N > seen_N)
+    earlier = before_labels(people.export, everything)
+    earlier_N, all_N = earlier.counts()[:, service], everything.counts()[:, service]
+    place_n = np.flatnonzero(all_N > earlier_N)
     if not len(place_n):
         raise DataError(f"task {task.name}: nobody has a later behaviour on {task.service!r}")
     rows = place_n * len(everything.services) + service
-    behaviour_n = everything.behaviour_offsets[rows] + seen_N[place_n]
+    behaviour_n = everything.behaviour_offsets[rows] + earlier_N[place_n]
     table = pa.table({task.label: pa.nulls(len(place_n)), "row": pa.array(np.arange(len(place_n)))})
     labels = sample(Labels(task, table, place_n, 0), people)
     chosen = pc.fill_null(labels.table.column("row"), 0).to_numpy()

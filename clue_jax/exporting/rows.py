@@ -70,13 +70,15 @@ def _user_rows(config: ExportConfig, dataset: Dataset, encoder: EncoderConfig) -
     users = concatenate(everyone, dataset.services)
     _refuse_odd(dataset, users, split_N)
     cutoff = epoch_seconds(config.cutoff) if config.cutoff else None
-    users = visible(users, cutoff, config.hold_out_last)
+    start = epoch_seconds(config.start) if config.start else None
+    users = visible(users, cutoff, config.hold_out_last, start, config.newest)
     seen = np.flatnonzero(users.counts().sum(axis=1))
     left_out = len(users) - len(seen)
     if not len(seen):
         raise DataError(
             f"{dataset.path}: none of {left_out:,} users has a behaviour that may be seen with"
-            f" cutoff={config.cutoff!r} and hold_out_last={config.hold_out_last}"
+            f" start={config.start!r}, cutoff={config.cutoff!r} and"
+            f" hold_out_last={config.hold_out_last}"
         )
     users, split_N = users.take(seen), split_N[seen]
     counts_NS = users.counts()

@@ -103,6 +103,19 @@ def test_visible_leaves_out_what_comes_later(cutoff, last):
     assert plain(visible(users, cutoff, last)) == expected
 
 
+@pytest.mark.parametrize("start", [None, 0, 40, 1000])
+@pytest.mark.parametrize("newest", [0, 1, 3])
+def test_visible_leaves_out_what_came_earlier(start, newest):
+    users = random_users(30)
+    expected = []
+    for user_id, texts, histories in plain(users):
+        seen = [[e for e in h if e[0] < 60][:-1] for h in histories]
+        seen = [[e for e in h if start is None or e[0] >= start] for h in seen]
+        expected.append((user_id, texts, [h[-newest:] if newest else h for h in seen]))
+    assert plain(visible(users, 60, 1, start, newest)) == expected
+    assert any(h for _, _, histories in expected for h in histories) == (start != 1000)
+
+
 def test_tfds_reads_a_record_without_tensorflow():
     users = random_users(1)
     record = next(encode_users(users))
