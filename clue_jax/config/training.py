@@ -122,6 +122,7 @@ class SamplingConfig:
     dataset_weights: tuple[float, ...] = ()  # of each --data in a batch; empty: by its users
     history_schedule: HistorySchedule = field(default_factory=HistorySchedule)
     item_steps: int = 0  # first steps, in which a view is one single item of the user
+    services: tuple[str, ...] = ()  # that take part; empty: all of the dataset
     min_behaviours: int = 1  # per service, for a user to take part with it
     most_users: int = 0  # of each dataset with a positive pair, in its order, a hash's; 0: all
 

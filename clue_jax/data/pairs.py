@@ -43,24 +43,40 @@ def view_pairs(
             weight from the others; None: all.
 
     Raises:
-        ConfigError: no pair counts, or a weight is given for services that the dataset lacks.
+        ConfigError: no pair counts, or a service is named that the dataset lacks.
     """
     count = len(services)
     cross, within = _service_weights(services, config), config.within_service_weight
-    parts = [(count + 2 * s, count + 2 * s + 1) for s in range(count) if within > 0]
+    takes_part = set(range(count) if not config.services else _positions(services, config))
+    cross = {pair: weight for pair, weight in cross.items() if takes_part.issuperset(pair)}
+    parts = [(count + 2 * s, count + 2 * s + 1) for s in sorted(takes_part) if within > 0]
     if found is not None:
         cross = {pair: weight for pair, weight in cross.items() if pair in found}
         parts = [pair for pair in parts if pair in found]
     total = (1.0 if cross else 0.0) + (within if parts else 0.0)
     if total == 0.0:
         raise ConfigError(
-            "config.sampling.within_service_weight: must be above 0 for a dataset with a single"
-            " service, or with config.sampling.pair_weights of 0 alone: nothing else can be paired"
+            "config.sampling.within_service_weight: must be above 0 for a single service, or with"
+            " config.sampling.pair_weights of 0 alone: nothing else can be paired"
         )
     shared = sum(cross.values())
     pairs = [ViewPair(a, b, weight / shared / total) for (a, b), weight in cross.items()]
     pairs += [ViewPair(a, b, within / len(parts) / total) for a, b in parts]
     return tuple(pairs)
+
+
+def _positions(services: Sequence[str], config: SamplingConfig) -> list[int]:
+    for name in config.services:
+        _refuse_unknown("services", name, services)
+    return [services.index(name) for name in config.services]
+
+
+def _refuse_unknown(key: str, name: str, services: Sequence[str]) -> None:
+    if name not in services:
+        raise ConfigError(
+            f"config.sampling.{key}: {name!r} is no service of this dataset; it has"
+            f" {', '.join(services)}"
+        )
 
 
 def _service_weights(
@@ -70,11 +86,7 @@ def _service_weights(
     weights = dict.fromkeys(combinations(range(len(services)), 2), 1.0)
     for number, named in enumerate(config.pair_weights):
         for key in ("first", "second"):
-            if getattr(named, key) not in services:
-                raise ConfigError(
-                    f"config.sampling.pair_weights[{number}].{key}: {getattr(named, key)!r} is no"
-                    f" service of this dataset; it has {', '.join(services)}"
-                )
+            _refuse_unknown(f"pair_weights[{number}].{key}", getattr(named, key), services)
         a, b = sorted((services.index(named.first), services.index(named.second)))
         weights[a, b] = named.weight
     return {pair: weight for pair, weight in weights.items() if weight > 0}

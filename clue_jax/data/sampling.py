@@ -70,8 +70,10 @@ def training_views(
         step: of the run; below `config.item_steps` a view is a single item of the history.
     """
     counts = users.counts().reshape(-1)
-    entries, rows, ages = _recent(users, np.where(counts >= config.min_behaviours, length, 0))
     services = len(users.services)
+    takes_part_S = [not config.services or name in config.services for name in users.services]
+    enough = (counts >= config.min_behaviours) & np.tile(takes_part_S, len(users))
+    entries, rows, ages = _recent(users, np.where(enough, length, 0))
     histories = (
         seed,
         step,

@@ -68,3 +68,15 @@ def test_a_weight_for_no_service_names_those_there_are():
     problem = r"pair_weights\[1\]\.second: 'nws' is no service .* it has search, shop, news$"
     with pytest.raises(ConfigError, match=problem):
         view_pairs(NAMES[:3], config)
+
+
+def test_only_named_services_are_paired():
+    config = dataclasses.replace(WITHIN, services=("news", "search"))
+    expected = {(0, 2): 1 / 1.5, (3, 4): 0.25 / 1.5, (7, 8): 0.25 / 1.5}
+    assert weights(view_pairs(NAMES[:3], config)) == expected
+    alone = dataclasses.replace(WITHIN, services=("shop",))
+    assert weights(view_pairs(NAMES[:3], alone)) == {(5, 6): 1.0}
+    with pytest.raises(ConfigError, match=r"services: 'nws' is no service .* search, shop, news$"):
+        view_pairs(NAMES[:3], dataclasses.replace(config, services=("nws",)))
+    with pytest.raises(ConfigError, match="must be above 0 for a single service"):
+        view_pairs(NAMES[:3], SamplingConfig(services=("shop",)))

@@ -105,6 +105,17 @@ def test_rare_services_of_a_user_take_no_part():
             assert (len(views[n][s]) > 0) == (USERS.counts()[n, s] >= 3)
 
 
+def test_services_not_named_take_no_part():
+    shop = USERS.services.index("shop")
+    everything = drawn(WITHIN)
+    alone = drawn(dataclasses.replace(WITHIN, services=("shop",)))
+    parts = {shop, 2 + 2 * shop, 3 + 2 * shop}
+    for n in range(len(USERS)):
+        for v, view in enumerate(alone[n]):
+            assert view == (everything[n][v] if v in parts else [])
+    assert drawn(dataclasses.replace(WITHIN, services=USERS.services)) == everything
+
+
 def parted(views):
     """Each history that can be parted, and its two parts; the others have none."""
     for n in range(len(USERS)):
