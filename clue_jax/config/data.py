@@ -28,6 +28,7 @@ class SynthesizeConfig:
     users_per_file: int = 10_000
     labels: bool = True  # of tasks, and an impression log; they change no byte of the logs
     seed: int = 0
+    company: int = 0  # those of one seed have topics and words in common, but items and people not
     overwrite: bool = False
 
 

@@ -27,7 +27,9 @@ def validate_synthesize(config: SynthesizeConfig) -> None:
     for name in ("num_users", "num_days", "users_per_file", "interests_per_user"):
         value = getattr(config, name)
         require(value >= 1, name, f"{value} must be at least 1")
-    require(config.seed >= 0, "seed", f"{config.seed} must not be negative")
+    for name in ("seed", "company"):
+        value = getattr(config, name)
+        require(value >= 0, name, f"{value} must not be negative")
     require(len(config.services) >= 1, "services", "at least one service is needed")
     require(len(set(config.services)) == len(config.services), "services", "a name is there twice")
     for service in config.services:

@@ -18,6 +18,7 @@ Memory is bounded by `users_per_file`; the population is the same whatever its v
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,13 +71,14 @@ def _write_logs(config: SynthesizeConfig, staged: epath.Path) -> dict[str, Any]:
     ]
     items = {catalogue.service: _item_columns(catalogue) for catalogue in world.catalogues}
     wanted = config.labels and label_month(config) > 0
-    labelled = LabelWriter(config, world, _ids_of) if wanted else None
+    labelled = LabelWriter(config, world, partial(_ids_of, config)) if wanted else None
     labels: list[dict[str, Any]] = []
     with progress("synthesize: users", config.num_users) as advance:
         for part, first in enumerate(range(0, config.num_users, config.users_per_file)):
             last = min(first + config.users_per_file, config.num_users)
             blocks = _blocks(config, world, first, last)
-            table = _latent_table(blocks, first, last)
+            user_ids = _ids_of(config, np.arange(first, last))
+            table = _latent_table(blocks, first, last, user_ids)
             latents.append(_write_table(table, staged, f"{LATENTS}/users-{part:05d}.parquet"))
             if labelled:
                 for task, table in labelled.tables(blocks, first, last).items():
@@ -86,7 +88,7 @@ def _write_logs(config: SynthesizeConfig, staged: epath.Path) -> dict[str, Any]:
                 behaviours = _join([block.behaviours[position] for block in blocks], first, last)
                 if not len(behaviours.user):
                     continue
-                table = _log_table(behaviours, items[name], first, last)
+                table = _log_table(behaviours, items[name], first, user_ids)
                 file = _write_table(table, staged, f"{name}/part-{part:05d}.parquet")
                 entry["files"].append(file)
                 entry["behaviours"] += table.num_rows
@@ -126,20 +128,17 @@ def _join(parts: list[Behaviours], first: int, last: int) -> Behaviours:
     return Behaviours(user[kept][order], seconds[order], item[kept][order])
 
 
-def _user_ids(first: int, last: int) -> pa.Array:
-    return _ids_of(np.arange(first, last))
-
-
-def _ids_of(numbers: np.ndarray) -> pa.Array:
-    return pa.array([f"u{number:09d}" for number in numbers.tolist()], pa.string())
+def _ids_of(config: SynthesizeConfig, numbers: np.ndarray) -> pa.Array:
+    company = f"c{config.company}" if config.company else ""
+    return pa.array([f"{company}u{number:09d}" for number in numbers.tolist()], pa.string())
 
 
 def _log_table(
-    behaviours: Behaviours, items: dict[str, pa.Array], first: int, last: int
+    behaviours: Behaviours, items: dict[str, pa.Array], first: int, user_ids: pa.Array
 ) -> pa.Table:
     seconds = pa.array(behaviours.seconds, pa.int64())
     columns = {
-        "user_id": _user_ids(first, last).take(pa.array(behaviours.user - first)),
+        "user_id": user_ids.take(pa.array(behaviours.user - first)),
         "timestamp": seconds.cast(pa.timestamp("s", tz="UTC")),
     }
     taken = pa.array(behaviours.item)
@@ -156,7 +155,7 @@ def _item_columns(catalogue: Catalogue) -> dict[str, pa.Array]:
     }
 
 
-def _latent_table(blocks: list[Block], first: int, last: int) -> pa.Table:
+def _latent_table(blocks: list[Block], first: int, last: int, user_ids: pa.Array) -> pa.Table:
     """A row per user and month: the leaf topics of interest and their weights."""
     skipped = first - blocks[0].first
     rows = slice(skipped, skipped + last - first)
@@ -166,7 +165,7 @@ def _latent_table(blocks: list[Block], first: int, last: int) -> pa.Table:
     number = np.repeat(np.arange(users), months)
     return pa.table(
         {
-            "user_id": _user_ids(first, last).take(pa.array(number)),
+            "user_id": user_ids.take(pa.array(number)),
             "month": pa.array(np.tile(np.arange(months, dtype=np.int32), users)),
             "topics": pa.FixedSizeListArray.from_arrays(pa.array(interests.ravel()), held),
             "weights": pa.FixedSizeListArray.from_arrays(pa.array(weights.ravel()), held),

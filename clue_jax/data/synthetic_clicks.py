@@ -24,7 +24,7 @@ from clue_jax.data.synthetic_labels import (
     logistic,
 )
 from clue_jax.data.synthetic_users import DAY_SECONDS, MONTH_DAYS, Block
-from clue_jax.data.synthetic_world import Topics, World
+from clue_jax.data.synthetic_world import Topics, World, stream
 
 ADVERTISEMENTS = 12  # at most, one a leaf topic
 LOOKS = (1.0, 0.7, 0.5, 0.35)  # chance that a position is looked at
@@ -60,7 +60,7 @@ class Impressions:
 
 def place_advertisements(config: SynthesizeConfig, topics: Topics) -> Advertisements:
     """The advertisements of a world."""
-    rng = np.random.default_rng([config.seed, 3, 2])
+    rng = stream(config, 3, 2)
     count = min(ADVERTISEMENTS, len(topics))
     topic = rng.choice(len(topics), size=count, replace=False, p=topics.popularity)
     favoured = np.exp(rng.normal(0.0, 0.7, size=count))
@@ -70,7 +70,7 @@ def place_advertisements(config: SynthesizeConfig, topics: Topics) -> Advertisem
 
 def show(config: SynthesizeConfig, world: World, ads: Advertisements, block: Block) -> Impressions:
     """Draws the visits of a block of users in the month of the labels."""
-    rng = np.random.default_rng([config.seed, 5, block.first])
+    rng = stream(config, 5, block.first)
     logits = _logits(config, world.topics, ads, block)
     visits = rng.poisson(MEAN_VISITS, size=len(logits))
     rows, count = np.repeat(np.arange(len(logits)), visits), int(visits.sum())

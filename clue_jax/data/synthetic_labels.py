@@ -25,7 +25,7 @@ from clue_jax.data.synthetic_users import (
     Block,
     first_second,
 )
-from clue_jax.data.synthetic_world import Catalogue, Topics, World
+from clue_jax.data.synthetic_world import Catalogue, Topics, World, stream
 
 SUBSCRIBE_LOGITS = (-0.8, 2.5)  # at no leaning, and for each unit of it
 SEGMENT_CHANCES = (0.02, 0.9)  # without interest in the campaign's category, and for all of it
@@ -89,7 +89,7 @@ def label_service(config: SynthesizeConfig) -> int:
 
 def draw_tastes(config: SynthesizeConfig, topics: Topics) -> Tastes:
     """The leanings of all topics."""
-    rng = np.random.default_rng([config.seed, 3, 1])
+    rng = stream(config, 3, 1)
     chances = np.bincount(topics.category, weights=topics.popularity)
     campaign = int(rng.choice(len(chances), p=chances))
     return Tastes(_leaning(rng, topics), _leaning(rng, topics), campaign)
@@ -107,7 +107,7 @@ def interest_mass(config: SynthesizeConfig, topics: Topics, block: Block, month:
 
 def label_block(config: SynthesizeConfig, world: World, tastes: Tastes, block: Block) -> Labels:
     """Draws the labels of a block; the world must have a month for them, see `label_month`."""
-    rng = np.random.default_rng([config.seed, 4, block.first])
+    rng = stream(config, 4, block.first)
     topics = world.topics
     mass = interest_mass(config, topics, block, label_month(config))
     users, categories = len(mass), int(topics.category[-1]) + 1

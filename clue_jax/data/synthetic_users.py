@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clue_jax.config import SynthesizeConfig
-from clue_jax.data.synthetic_world import Catalogue, Topics, World
+from clue_jax.data.synthetic_world import Catalogue, Topics, World, stream
 
 BLOCK_USERS = 1_000
 MONTH_DAYS = 30  # interests change at multiples of it, counted from the first day
@@ -47,13 +47,13 @@ def num_months(config: SynthesizeConfig) -> int:
 
 def live(config: SynthesizeConfig, world: World, block: int) -> Block:
     """Draws the users of one block: latents first, then every service's behaviours."""
-    rng = np.random.default_rng([config.seed, 1, block])
+    rng = stream(config, 1, block)
     interests, weights = _draw_interests(rng, config, world.topics)
     lengths = _draw_lengths(rng, config)
     first = block * BLOCK_USERS
     behaviours = tuple(
         _behave(
-            np.random.default_rng([config.seed, 2, block, position]),
+            stream(config, 2, block, position),
             config,
             world.topics,
             catalogue,

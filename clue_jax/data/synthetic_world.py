@@ -59,8 +59,17 @@ class World:
     catalogues: tuple[Catalogue, ...]  # in the order of the services
 
 
+def stream(config: SynthesizeConfig, *purpose: int) -> np.random.Generator:
+    """Random numbers of a company, for one purpose alone."""
+    own = (config.company,) if config.company else ()
+    return np.random.default_rng([config.seed, *purpose, *own])
+
+
 def build_world(config: SynthesizeConfig) -> World:
-    """The world of a config: a function of its seed, services and sizes, not of its users."""
+    """The world of a config: a function of its seed, services and sizes, not of its users.
+
+    Companies of one seed share topics and vocabularies; each has a catalogue of its own.
+    """
     rng = np.random.default_rng([config.seed, 0])
     topics = _grow_topics(rng, config.num_topics)
     vocabularies = synthetic_text.invent_vocabularies(
@@ -70,8 +79,9 @@ def build_world(config: SynthesizeConfig) -> World:
         int(topics.category[-1]) + 1,
         int(topics.domain[-1]) + 1,
     )
+    goods = stream(config, 0) if config.company else rng
     catalogues = tuple(
-        _stock(rng, service, vocabulary, topics, config)
+        _stock(goods, service, vocabulary, topics, config)
         for service, vocabulary in zip(config.services, vocabularies, strict=True)
     )
     return World(topics, catalogues)

@@ -202,6 +202,31 @@ def test_behaviours_follow_the_interests_of_their_own_month():
         assert not (topic == block.interests[behaviours.user, 0]).any(axis=1).all()
 
 
+def test_companies_of_a_seed_share_a_language_but_neither_items_nor_people(logs, tmp_path):
+    synthetic.synthesize(small(company=2), str(tmp_path / "two"))
+    synthetic.synthesize(small(seed=1), str(tmp_path / "stranger"))
+
+    def words(out):
+        titles = {
+            title for name in SMALL.services for title in read(out, name)["title"].to_pylist()
+        }
+        return {word for title in titles for word in title.split()} - set(SHARED_WORDS), titles
+
+    def topics(out):
+        return pq.read_table(out / "latents" / "topics.parquet")
+
+    (mine, own), (two, their) = words(logs), words(tmp_path / "two")
+    stranger, _ = words(tmp_path / "stranger")
+    assert topics(tmp_path / "two") == topics(logs) != topics(tmp_path / "stranger")
+    assert len(mine & two) > 0.8 * len(mine | two)
+    assert len(mine & stranger) < 0.2 * len(mine)
+    assert len(own & their) < 0.2 * len(own)
+    people, others = (
+        set(read(out, "shop")["user_id"].to_pylist()) for out in (logs, tmp_path / "two")
+    )
+    assert not people & others
+
+
 def test_the_seed_reaches_the_behaviours():
     # Lengths and world are the same, so that only the behaviours' own stream can differ.
     first, second = (
