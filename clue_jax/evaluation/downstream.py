@@ -3,9 +3,10 @@
 Task names are `downstream/NAME`, and `downstream/NAME, GROUP` for users of one service only and by
 the length of their history, where a group has enough of them.
 Models are `FEATURES HEAD` (such as `clue linear`), and FEATURES alone for the head that was, fold
-by fold, best on validation users; references that know no user (`prior`, `popularity`, `context`
-of clicks); `clue+NAME`, the export beside the rival that was best on validation users; `best`,
-where the labels say what the best prediction is; and `clue - NAME`, differences on the same users.
+by fold, best on validation users; references without vectors (`prior`, `popularity`, `history`,
+`context` of clicks); `clue+NAME`, the export beside the rival that was best on validation users;
+`best`, where the labels say what the best prediction is; and `clue - NAME`, differences on the same
+users.
 """
 
 from __future__ import annotations
@@ -264,7 +265,9 @@ def _of_rows(
 def differences(predicted: Predicted) -> list[tuple[str, str]]:
     """Pairs of models to subtract: the export and each other model, and what joining it adds."""
     chosen = [name for name in predicted.by_model if name in predicted.losses]
-    chosen += [name for name in predicted.by_model if name in ("prior", "popularity", SASREC)]
+    chosen += [
+        name for name in predicted.by_model if name in ("prior", "popularity", "history", SASREC)
+    ]
     mine = next((name for name in chosen if name.partition(" (")[0] == MODEL), None)
     pairs = [] if mine is None else [(mine, name) for name in chosen if name != mine]
     for name in chosen:

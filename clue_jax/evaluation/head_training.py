@@ -14,7 +14,9 @@ from clue_jax.config import TaskKind
 
 LEARNING_RATE = {"linear": 2e-2, "mlp": 3e-3}
 EVERY = 10  # steps between two looks at the validation loss
-SHARPEST = 20.0  # factor of products of users and items in a logit; a head learns a share of it
+# Factors in a logit of products of users and items, and of the log of how often a user had an item;
+# a head learns a share of each.
+SHARPEST, MOST_LOYAL = 20.0, 10.0
 PATIENCE = 6  # looks without a better loss before a head is done
 
 Params = dict[str, Any]  # arrays, on the host or on the device
@@ -50,7 +52,7 @@ def train_heads(
         spec: the static part of all of them.
         users_UF: features of users.
         rows_n: columns of the rows: owner, target, action, position.
-        arrays: `items_CG` and `prior_C` of a catalogue.
+        arrays: `items_CG`, `prior_C`, `own_UH` and `own_log_UH` of a catalogue.
         jobs: columns of the jobs: batches, validation rows, scales, weight decay, key.
         together: jobs that are trained side by side.
 
@@ -117,6 +119,7 @@ def _start(spec: Spec, features: int, arrays: dict[str, jax.Array], key: jax.Arr
         "bias": jnp.zeros(last),
         "position": jnp.zeros(spec.positions),
         "popularity": jnp.ones(()),
+        "repeat": jnp.zeros(()),
         "similarity": jnp.full((), 0.25),
     }
     if spec.width:
@@ -128,7 +131,7 @@ def _start(spec: Spec, features: int, arrays: dict[str, jax.Array], key: jax.Arr
 
 @partial(jax.jit, static_argnums=0)
 def apply_head(
-    spec: Spec, params: Params, x_BF: jax.Array, arrays: dict[str, jax.Array]
+    spec: Spec, params: Params, x_BF: jax.Array, arrays: dict[str, jax.Array], owner_B: jax.Array
 ) -> jax.Array:
     """Outputs [B, K] of features that are not standardised yet."""
     raw_BF = x_BF
@@ -140,6 +143,9 @@ def apply_head(
         out_BK = out_BK + SHARPEST * params["similarity"] * raw_BF
         out_BK = out_BK @ arrays["items_CG"].T
         out_BK = out_BK + params["popularity"] * arrays["prior_C"][None, :]
+        had_BH = MOST_LOYAL * params["repeat"] * arrays["own_log_UH"][owner_B]
+        row_B1 = jnp.arange(len(owner_B))[:, None]
+        out_BK = out_BK.at[row_B1, arrays["own_UH"][owner_B]].add(had_BH, mode="drop")
     return out_BK
 
 
@@ -151,7 +157,7 @@ def _losses(
     arrays: dict[str, jax.Array],
 ) -> jax.Array:
     """Loss of each row, [B]."""
-    out_BK = apply_head(spec, params, x_BF, arrays)
+    out_BK = apply_head(spec, params, x_BF, arrays, rows["owner"])
     target_B = rows["target"]
     if spec.kind is TaskKind.REGRESSION:
         return (out_BK[:, 0] - (target_B - params["shift"]) / params["scale"]) ** 2

@@ -2,8 +2,9 @@
 
 A head maps standardised features to K outputs: a logit, class logits, a value, a logit for each
 advertisement, or, for retrieval, a vector whose products with the vectors of the items are logits
-beside their popularity; there it starts from the user's own vector. Weight decay, width and the
-step to stop at are those of the least loss on users that are neither fitted on nor predicted.
+beside their popularity and how often the user had them; there it starts from the user's own vector.
+Weight decay, width and the step to stop at are those of the least loss on users that are neither
+fitted on nor predicted.
 """
 
 from __future__ import annotations
@@ -24,6 +25,14 @@ CHUNK = 2_048  # rows predicted at a time
 
 
 @dataclass(frozen=True)
+class Own:
+    """Items that each of U users had, those most often first, and how often."""
+
+    entry_UH: np.ndarray  # of the catalogue; C where a user had fewer than H
+    count_UH: np.ndarray
+
+
+@dataclass(frozen=True)
 class Problem:
     """What heads are fitted to: n rows of users of whom U have features.
 
@@ -33,9 +42,10 @@ class Problem:
         target_n: 0 or 1, a class, an entry of the catalogue, or a value.
         folds: of the rows.
         outputs: K: 1, the classes, or what can be shown (CLICKS).
+        prior_C: log of the popularity of each item, of RETRIEVAL.
+        own: items that each user had, of RETRIEVAL.
         action_n: what was shown, of CLICKS.
         position_n: where, of CLICKS.
-        prior_C: log of the popularity of each item, of RETRIEVAL.
     """
 
     kind: TaskKind
@@ -43,9 +53,10 @@ class Problem:
     target_n: np.ndarray
     folds: Folds
     outputs: int = 1
+    prior_C: np.ndarray | None = None
+    own: Own | None = None
     action_n: np.ndarray | None = None
     position_n: np.ndarray | None = None
-    prior_C: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -72,8 +83,10 @@ class Fitted:
         arrays = _arrays(self.problem, self.features)
         parts = []
         for first in range(0, len(users), CHUNK):
-            x_BF = jnp.asarray(self.features.users_UF[users[first : first + CHUNK]])
-            parts.append(np.asarray(apply_head(spec, params, x_BF, arrays), np.float64))
+            some = users[first : first + CHUNK]
+            x_BF = jnp.asarray(self.features.users_UF[some])
+            out_BK = apply_head(spec, params, x_BF, arrays, jnp.asarray(some))
+            parts.append(np.asarray(out_BK, np.float64))
         found = np.concatenate(parts)
         shift, scale = float(params["shift"]), float(params["scale"])
         return found * scale + shift if spec.kind is TaskKind.REGRESSION else found
@@ -114,15 +127,15 @@ def _spec(problem: Problem, width: int, steps: int) -> Spec:
 
 
 def _arrays(problem: Problem, features: Features) -> dict[str, jax.Array]:
-    """What a head is given beside features."""
-    nothing = np.zeros((1, 1), np.float32)
+    """What a head is given beside features; of RETRIEVAL alone it looks at any of it."""
+    if problem.kind is not TaskKind.RETRIEVAL:
+        return {"items_CG": jnp.zeros((1, 1))}
+    assert features.items_CG is not None and problem.prior_C is not None and problem.own is not None
     return {
-        "items_CG": jnp.asarray(nothing if features.items_CG is None else features.items_CG),
-        "prior_C": jnp.asarray(
-            np.zeros(1, np.float32)
-            if problem.prior_C is None
-            else problem.prior_C.astype(np.float32)
-        ),
+        "items_CG": jnp.asarray(features.items_CG),
+        "prior_C": jnp.asarray(problem.prior_C, jnp.float32),
+        "own_UH": jnp.asarray(problem.own.entry_UH, jnp.int32),
+        "own_log_UH": jnp.asarray(np.log1p(problem.own.count_UH), jnp.float32),
     }
 
 

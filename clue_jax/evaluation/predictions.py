@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from clue_jax.config import DownstreamConfig, TaskKind
 from clue_jax.errors import DataError
-from clue_jax.evaluation.heads import Features, Fitted, fit
+from clue_jax.evaluation.heads import Features, Fitted, Own, Problem, fit
 from clue_jax.evaluation.neighbours import lookalike_scores, neighbour_predictions
 from clue_jax.evaluation.people import People
 from clue_jax.evaluation.scores import Auc
@@ -105,18 +105,33 @@ def _ordering_loss(inputs: TaskInputs, rows: np.ndarray, values: np.ndarray) -> 
 
 
 def references(inputs: TaskInputs, people: People) -> dict[str, np.ndarray]:
-    """What knows no user: the shares or the mean of all labels, or popularity; and `best`."""
+    """What knows no vectors: the shares or the mean of all labels, or popularity and what users
+    had; and `best`."""
     problem, kind = inputs.problem, inputs.task.kind
     found: dict[str, np.ndarray] = {}
     if kind is TaskKind.RETRIEVAL:
-        assert problem.prior_C is not None
+        assert problem.prior_C is not None and problem.own is not None
         same_QC = np.broadcast_to(problem.prior_C, (len(problem.target_n), len(problem.prior_C)))
         found["popularity"] = ranks_of(same_QC, problem.target_n)
+        found["history"] = _history_ranks(problem.prior_C, problem.own, problem)
     else:
         found["prior"] = _prior(inputs)
     if inputs.task.best:
         found["best"] = _best(inputs)
     return found
+
+
+def _history_ranks(prior_C: np.ndarray, own: Own, problem: Problem) -> np.ndarray:
+    """Ranks where what a user had comes first, most often had first, then what is popular."""
+    rank_n = np.empty(len(problem.target_n))
+    for rows in _chunks(np.arange(len(rank_n)), TaskKind.RETRIEVAL):
+        owner_B = problem.owner_n[rows]
+        # Log popularity is below any whole number times this; the last column is of padding.
+        score_BC = np.tile(np.append(prior_C, 0.0), (len(rows), 1))
+        counts_BH = own.count_UH[owner_B] * (prior_C.max() + 1.0)
+        np.add.at(score_BC, (np.arange(len(rows))[:, None], own.entry_UH[owner_B]), counts_BH)
+        rank_n[rows] = ranks_of(score_BC[:, :-1], problem.target_n[rows])
+    return rank_n
 
 
 def sigmoid(logit: np.ndarray) -> np.ndarray:

@@ -7,15 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import scipy.sparse as sp
 
 from clue_jax.config import TaskConfig, TaskKind
+from clue_jax.data.ragged import ranges
 from clue_jax.errors import DataError
 from clue_jax.evaluation.catalogue import Catalogue
 from clue_jax.evaluation.exported import before_labels
 from clue_jax.evaluation.folds import deal_folds
-from clue_jax.evaluation.heads import Problem
+from clue_jax.evaluation.heads import Own, Problem
 from clue_jax.evaluation.labels import Labels, read_labels, sample
 from clue_jax.evaluation.people import People
+
+MOST_OWN = 256  # items a user had that heads of RETRIEVAL know of
 
 
 @dataclass(frozen=True)
@@ -165,8 +169,24 @@ def _retrieval(task: TaskConfig, people: People, catalogue: Catalogue) -> TaskIn
         outputs=len(catalogue),
         # One more behaviour each, so that an item nobody had yet can still be found.
         prior_C=np.log(popularity_C + 1.0),
+        own=own_items(catalogue.counts(people.seen)),
     )
     return TaskInputs(task, labels, problem, catalogue=catalogue)
+
+
+def own_items(count_UC: sp.csr_array) -> Own:
+    """What users had most often, at most `MOST_OWN` items each."""
+    users, entries = count_UC.shape
+    count_UC = count_UC.tocoo()
+    order = np.lexsort((count_UC.col, -count_UC.data, count_UC.row))
+    user, entry, count = (a[order] for a in (count_UC.row, count_UC.col, count_UC.data))
+    place = ranges(np.zeros(users, np.int64), np.bincount(user, minlength=users))
+    width = min(MOST_OWN, int(place.max(initial=0)) + 1)
+    kept = place < width
+    entry_UH, count_UH = np.full((users, width), entries), np.zeros((users, width))
+    entry_UH[user[kept], place[kept]] = entry[kept]
+    count_UH[user[kept], place[kept]] = count[kept]
+    return Own(entry_UH, count_UH)
 
 
 def _first_left_out(

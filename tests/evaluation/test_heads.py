@@ -1,16 +1,18 @@
 """Heads where the answer is known: against scikit-learn, from the user's own vector, and early."""
 
 import numpy as np
+import pytest
 from sklearn.linear_model import LogisticRegression
 
 from clue_jax.config import DownstreamConfig, TaskKind
 from clue_jax.evaluation.folds import deal_folds
-from clue_jax.evaluation.heads import Features, Problem, fit
+from clue_jax.evaluation.heads import Features, Own, Problem, fit
 from clue_jax.ranking import ranks_of
 
 N = 240
 IDS = np.array([f"u{n}" for n in range(N)], object)
 ALL = np.arange(N)
+NOTHING = Own(np.full((N, 1), N), np.zeros((N, 1)))  # nobody had anything
 
 
 def folds(count=3, strata=None):
@@ -67,11 +69,27 @@ def test_retrieval_starts_from_the_users_own_vector():
     vectors = rng.normal(size=(N, 32)) / np.sqrt(32)
     x, items = (vectors + 0.02 * rng.normal(size=vectors.shape) for _ in range(2))
     features = Features(x.astype(np.float32), items.astype(np.float32))
-    problem = Problem(TaskKind.RETRIEVAL, ALL, ALL, folds(), N, prior_C=np.zeros(N))
+    problem = Problem(TaskKind.RETRIEVAL, ALL, ALL, folds(), N, np.zeros(N), NOTHING)
     config = DownstreamConfig(weight_decays=(0.1,), steps=50)
     fitted = fit("linear", problem, features, config, 0)
     for number, fold in enumerate(problem.folds):
         assert ranks_of(fitted.outputs(number, fold.predict), fold.predict).mean() < 3.0
+
+
+@pytest.mark.parametrize("loyal", [True, False])
+def test_retrieval_learns_whether_people_come_back_to_what_they_had(loyal):
+    rng = np.random.default_rng(5)
+    had_UH = rng.integers(0, 40, (N, 2))
+    own = Own(np.concatenate([had_UH, np.full((N, 1), 40)], axis=1), np.array([[3, 1, 0]] * N))
+    target = had_UH[:, 0] if loyal else rng.integers(0, 40, N)
+    features = Features(np.zeros((N, 8), np.float32), rng.normal(size=(40, 8)).astype(np.float32))
+    problem = Problem(TaskKind.RETRIEVAL, ALL, target, folds(), 40, np.zeros(40), own)
+    fitted = fit("linear", problem, features, DownstreamConfig(weight_decays=(0.1,), steps=50), 0)
+    ranks = [
+        ranks_of(fitted.outputs(number, fold.predict), target[fold.predict])
+        for number, fold in enumerate(problem.folds)
+    ]
+    assert (np.concatenate(ranks).mean() < 3.0) == loyal
 
 
 def test_an_mlp_learns_what_a_line_cannot():
