@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from etils import epath
 
+from clue_jax.composition import combine
 from clue_jax.config import EncoderConfig
 from clue_jax.console import progress
 from clue_jax.data.capacity import capacity_for_any
@@ -31,7 +32,7 @@ from clue_jax.data.records import Users
 from clue_jax.data.tokenizer import Tokenizer
 from clue_jax.encoder_folder import EncoderFolder, is_encoder_folder, read_encoder, write_encoder
 from clue_jax.errors import DataError, NonFiniteError
-from clue_jax.inference import BatchEncoder, combine
+from clue_jax.inference import BatchEncoder
 from clue_jax.model import clue
 from clue_jax.parallel.mesh import single_device_mesh
 from clue_jax.training.checkpoint import NEWEST

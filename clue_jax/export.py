@@ -9,6 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from clue_jax import files
+from clue_jax.composition import narrowed
 from clue_jax.config import (
     EncoderConfig,
     ExportConfig,
@@ -29,7 +30,7 @@ from clue_jax.exporting.item_vectors import CHEAPER, DistinctItems, ItemVectors,
 from clue_jax.exporting.pipeline import Encoded
 from clue_jax.exporting.rows import Rows, rows_of
 from clue_jax.exporting.share import LOOK_SECONDS, Share, share_of
-from clue_jax.inference import BatchEncoder, ItemEncoder, embedding_encoder, narrowed
+from clue_jax.inference import BatchEncoder, ItemEncoder, embedding_encoder
 from clue_jax.model import clue
 from clue_jax.parallel.agreement import check_agreed
 from clue_jax.parallel.mesh import make_mesh, replicated, to_host
@@ -41,6 +42,7 @@ POOLING = (
     "an item is the mean of its tokens, a service the mean of its behaviours, both as the encoder"
     " has them; a user is the mean of its services; all are scaled to length one"
 )
+HALVED = "; in both means a behaviour's weight halves every {:g} days before the newest one"
 
 
 def export(config: ExportConfig, workdir: str, data: str, out: str) -> None:
@@ -116,11 +118,12 @@ def _announce(
 
 
 def _check_dataset(config: ExportConfig, dataset: Dataset) -> None:
-    if (config.cutoff or config.start) and not dataset.has_times:
-        name, instead = ("cutoff", "hold_out_last") if config.cutoff else ("start", "newest")
-        raise ConfigError(
-            f"config.{name}: {dataset.path} has no dates, only an order; use {instead}"
-        )
+    instead = {"cutoff": "hold_out_last", "start": "newest", "half_life_days": "newest"}
+    for name in instead:
+        if getattr(config, name) and not dataset.has_times:
+            raise ConfigError(
+                f"config.{name}: {dataset.path} has no dates, only an order; use {instead[name]}"
+            )
     for split in config.splits:
         if split not in dataset.manifest["splits"]:
             there = ", ".join(dataset.manifest["splits"])
@@ -142,7 +145,7 @@ def _manifest(
     item_table: bool,
 ) -> dict[str, Any]:
     """What the export is of, and what the encoder did not see; it determines every byte of it."""
-    what = config.what.value
+    what, half_life = config.what.value, config.half_life_days
     manifest = {
         "what": what,
         "model_version": restored.model_version,
@@ -155,7 +158,7 @@ def _manifest(
         "npy": config.npy,
         "item_table": item_table,
         "precision": config.precision.value,
-        "pooling": POOLING,
+        "pooling": POOLING + (HALVED.format(half_life) if half_life else ""),
         "sharding": SHARDING[what],
         "order": ORDER[what],
         "num_shards": len(rows.parts),
@@ -163,6 +166,7 @@ def _manifest(
         "hold_out_last": config.hold_out_last,
         "start": config.start,
         "newest": config.newest,
+        "half_life_days": config.half_life_days,
         "splits": list(config.splits) if config.what is ExportWhat.USERS else [],
         "users_left_out": rows.left_out,
         "dataset": {
@@ -222,12 +226,13 @@ def _encoder(
 ) -> BatchEncoder:
     """Of batches: from texts, or from a table of items, which is made first."""
     encoder, batch_users = run.config.encoder, config.batch_users
+    half_life = config.half_life_days
     if not folder.manifest["item_table"]:
-        return embedding_encoder(encoder, rows.users, batch_users, mesh)
+        return embedding_encoder(encoder, rows.users, batch_users, mesh, None, half_life)
     items = DistinctItems(rows.users, encoder)
     vectors = ItemVectors(folder.path / ITEMS, items)
     vectors.make(ItemEncoder(encoder, items.longest, mesh), params, share.index, share.count)
-    return embedding_encoder(encoder, rows.users, batch_users, mesh, vectors)
+    return embedding_encoder(encoder, rows.users, batch_users, mesh, vectors, half_life)
 
 
 def _use_table(config: ExportConfig, encoder: EncoderConfig, rows: Rows, out: str) -> bool:

@@ -42,9 +42,13 @@ class BatchEncoder:
         config: of the encoder.
         capacity: of the buffers of one group of devices.
         mesh: devices that share a batch.
+        half_life_days: of a behaviour's weight in the mean over a service; 0: all weigh alike.
     """
 
-    def __init__(self, config: EncoderConfig, capacity: Capacity, mesh: Mesh):
+    def __init__(
+        self, config: EncoderConfig, capacity: Capacity, mesh: Mesh, half_life_days: float = 0.0
+    ):
+        self.half_life_days = half_life_days
         # A run may have asked for a kernel that this machine lacks; all compute the same.
         self.config = dataclasses.replace(config, attention=AttentionKernel.AUTO)
         self.capacity, self.mesh = capacity, mesh
@@ -82,7 +86,10 @@ class BatchEncoder:
     def _share(self, users: Users) -> Any:
         """What one group of devices needs of its users; its packed views come first."""
         views = full_views(users, self.config.max_history)
-        return (pack_views(users, views, self.capacity, self.config)[0],)
+        packed, _ = pack_views(
+            users, views, self.capacity, self.config, half_life_days=self.half_life_days
+        )
+        return (packed,)
 
     def _embed(self, params: clue.Params, packed: PackedViews, *rest: Any) -> jax.Array:
         """z_VbE of one group, inside `shard_map`."""
@@ -95,6 +102,7 @@ def embedding_encoder(
     batch_users: int,
     mesh: Mesh,
     vectors: Callable[[np.ndarray], np.ndarray] | None = None,
+    half_life_days: float = 0.0,
 ) -> BatchEncoder:
     """An encoder for any batch of at most so many of the users.
 
@@ -104,12 +112,13 @@ def embedding_encoder(
         batch_users: users per batch, over all devices.
         mesh: devices that share a batch.
         vectors: of items, by identity; None: texts are encoded.
+        half_life_days: see `BatchEncoder`.
     """
     per_group = max(1, min(batch_users, len(users)) // user_groups(mesh))
     capacity = capacity_for(users, config, per_group, len(users.services))
     if vectors:
-        return HistoryEncoder(config, capacity, mesh, vectors)
-    return BatchEncoder(config, capacity, mesh)
+        return HistoryEncoder(config, capacity, mesh, vectors, half_life_days)
+    return BatchEncoder(config, capacity, mesh, half_life_days)
 
 
 class Embedder:
@@ -179,20 +188,6 @@ def embed_users(
     return Embedder(config.encoder, users, batch_users, mesh)(params)
 
 
-def combine(z_NSE: np.ndarray, present_NS: np.ndarray) -> np.ndarray:
-    """One vector per user: the mean of its services' embeddings, scaled to length one."""
-    total_NE = (z_NSE * present_NS[:, :, None]).sum(axis=1)
-    return total_NE / np.maximum(np.linalg.norm(total_NE, axis=1, keepdims=True), 1e-12)
-
-
-def narrowed(z_NSE: np.ndarray, width: int) -> np.ndarray:
-    """The first `width` dimensions of vectors, scaled to length one again; zeros stay."""
-    if width == z_NSE.shape[-1]:
-        return z_NSE
-    first_NSE = z_NSE[..., :width]
-    return first_NSE / np.maximum(np.linalg.norm(first_NSE, axis=-1, keepdims=True), 1e-12)
-
-
 class HistoryEncoder(BatchEncoder):
     """Encodes users from the vectors of their items, which somebody has computed already.
 
@@ -201,6 +196,7 @@ class HistoryEncoder(BatchEncoder):
         capacity: of the buffers of one group of devices.
         mesh: devices that share a batch.
         vectors: identities [u] uint64 -> their rows [u, D] float32 of the item encoder.
+        half_life_days: see `BatchEncoder`.
     """
 
     def __init__(
@@ -209,13 +205,17 @@ class HistoryEncoder(BatchEncoder):
         capacity: Capacity,
         mesh: Mesh,
         vectors: Callable[[np.ndarray], np.ndarray],
+        half_life_days: float = 0.0,
     ):
         self._vectors = vectors
-        super().__init__(config, dataclasses.replace(capacity, item_chunks=1), mesh)
+        no_items = dataclasses.replace(capacity, item_chunks=1)
+        super().__init__(config, no_items, mesh, half_life_days)
 
     def _share(self, users: Users) -> Any:
         views = full_views(users, self.config.max_history)
-        packed, identities = pack_histories(users, views, self.capacity, self.config)
+        packed, identities = pack_histories(
+            users, views, self.capacity, self.config, self.half_life_days
+        )
         items_UD = np.zeros((self.capacity.items, self.config.width), np.float32)
         items_UD[: len(identities)] = self._vectors(identities)
         return packed, items_UD

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clue_jax import files
+from clue_jax.composition import combine, recency
 from clue_jax.config import (
     EncoderConfig,
     ExportConfig,
@@ -31,8 +32,9 @@ from clue_jax.errors import CheckpointError, ConfigError, DataError, StorageErro
 from clue_jax.export import export
 from clue_jax.exporting.folder import ExportFolder
 from clue_jax.exporting.rows import volume
-from clue_jax.inference import embed_users
+from clue_jax.inference import embed_users, embedding_encoder
 from clue_jax.model import clue
+from clue_jax.parallel.mesh import single_device_mesh
 from clue_jax.training.parameters import load_params
 from tests.embeddings.exports import contents
 from tests.stages import finish, run_stage, start, wait_until
@@ -161,6 +163,25 @@ def test_what_may_not_be_seen_is_left_out(
         assert {int(t.timestamp()) for t in rows["event_timestamp"].to_pylist()} == {CUTOFF_SECONDS}
         last = [int(t.timestamp()) for t in rows["last_event_at"].to_pylist()]
         assert max(last) < CUTOFF_SECONDS
+
+
+@pytest.mark.parametrize("item_table", [ItemTableUse.ON, ItemTableUse.OFF])
+def test_recent_behaviours_weigh_more(smoke_run, smoke_data, tmp_path, users, params, item_table):
+    settings = {"half_life_days": 20.0, "item_table": item_table}
+    out = exported(smoke_run, smoke_data, tmp_path / "o", **settings)
+    mesh = single_device_mesh()
+    encoder = pretrained(smoke_run).encoder
+    z_NSE, _ = embedding_encoder(encoder, users, len(users), mesh, None, 20.0)(params, users)
+    rows = rows_of(out, users.user_ids.tolist())
+    for position, service in enumerate(users.services):
+        found, _ = matrix(rows, f"embedding_{service}")
+        np.testing.assert_allclose(found, z_NSE[:, position], atol=1e-6)
+    found, _ = matrix(rows, "embedding")
+    np.testing.assert_allclose(found, combine(z_NSE, recency(users, 20.0)), atol=1e-6)
+    plain, _ = embed_users(params, pretrained(smoke_run), users)
+    assert abs(plain - z_NSE).max() > 0.01
+    manifest = read_manifest(out)
+    assert manifest["half_life_days"] == 20.0 and "halves every 20 days" in manifest["pooling"]
 
 
 def test_an_item_is_a_history_of_itself(smoke_run, smoke_data, tmp_path, users, params):
@@ -482,6 +503,12 @@ def test_checkpoints_are_chosen_by_step(smoke_run, smoke_data, tmp_path):
         (["--config.cutoff=soon"], 2, "config.cutoff: 'soon' is not a date"),
         (["--config.hold_out_last=-1"], 2, "config.hold_out_last: -1 is negative"),
         (["--config.splits=holdout"], 2, "has no 'holdout'; it has test, train"),
+        (["--config.half_life_days=nan"], 2, "config.half_life_days: nan must be finite"),
+        (
+            ["--config.what=items", "--config.half_life_days=9"],
+            2,
+            "half_life_days: for users",
+        ),
         (["--config.newest=-1"], 2, "config.newest: -1 is negative"),
         (
             ["--config.start=2024-07-02", "--config.cutoff=2024-07-01"],

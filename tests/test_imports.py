@@ -20,7 +20,7 @@ LAYERS = (
     ("data",),
     ("model",),
     ("losses",),
-    ("ranking",),
+    ("ranking", "composition"),
     ("inference",),
     ("training",),
     ("compilation",),

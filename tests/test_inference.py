@@ -15,7 +15,7 @@ from clue_jax.config import (
     TransformerConfig,
 )
 from clue_jax.errors import NonFiniteError
-from clue_jax.inference import Embedder, combine, embed_users
+from clue_jax.inference import Embedder, embed_users
 from clue_jax.model import clue
 from clue_jax.parallel.mesh import make_mesh, replicated
 from clue_jax.parallel.rules import shardings
@@ -95,9 +95,3 @@ def test_a_nan_is_refused_with_its_user():
     nan = jax.tree.map(lambda leaf: leaf * np.nan, PARAMS)
     with pytest.raises(NonFiniteError, match=rf"row {present[7]} .* \(2 such rows\)"):
         Embedder(CONFIG.encoder, USERS, 4)(nan, present[[7, 3]])
-
-
-def test_the_combined_vector_is_the_mean_of_those_present():
-    z_NSE = np.array([[[1.0, 0.0], [0.0, 1.0]], [[0.6, 0.8], [7.0, 7.0]]])
-    combined = combine(z_NSE, np.array([[True, True], [True, False]]))
-    np.testing.assert_allclose(combined, [[0.5**0.5, 0.5**0.5], [0.6, 0.8]])

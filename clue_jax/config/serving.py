@@ -5,6 +5,7 @@
 
 import datetime
 import enum
+import math
 from dataclasses import dataclass
 
 from clue_jax.config.checks import require
@@ -39,6 +40,9 @@ class ExportConfig:
     start: str = ""  # ISO time: behaviours before it are left out
     hold_out_last: int = 0  # behaviours left out at the end of each service's history
     newest: int = 0  # of what is left, the newest so many of each service alone; 0: all
+    # A behaviour's weight, in the mean over its service and of its service, halves every so many
+    # days into the past; 0: all behaviours, and all services, weigh alike.
+    half_life_days: float = 0.0
     splits: tuple[str, ...] = ("train", "validation", "test")
     step: int = -1  # checkpoint; -1: newest, -2: best
     batch_users: int = 512
@@ -53,6 +57,7 @@ class ExportConfig:
 
 
 LIMITS = ("hold_out_last", "newest")
+DATED = ("start", "cutoff", "half_life_days")
 
 
 def epoch_seconds(time: str) -> int:
@@ -81,11 +86,16 @@ def validate_export(config: ExportConfig) -> None:
     )
     for name in LIMITS:
         require(getattr(config, name) >= 0, name, f"{getattr(config, name)} is negative")
-    limited = [name for name in ("start", "cutoff", *LIMITS) if getattr(config, name)]
+    require(
+        0.0 <= config.half_life_days < math.inf,
+        "half_life_days",
+        f"{config.half_life_days} must be finite and not negative",
+    )
+    limited = [name for name in DATED + LIMITS if getattr(config, name)]
     require(
         config.what is ExportWhat.USERS or not limited,
         "what",
-        f"items have no behaviours to leave out; {' and '.join(limited)}: for users alone",
+        f"items have no behaviours to choose among; {' and '.join(limited)}: for users alone",
     )
     require(len(config.splits) >= 1, "splits", "name one split or more")
     require(len(set(config.splits)) == len(config.splits), "splits", "one is there twice")

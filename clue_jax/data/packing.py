@@ -9,6 +9,7 @@ are computed (model/chunked.py), so shapes never change during a run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from clue_jax.data.capacity import Capacity
 from clue_jax.data.ragged import distinct, ranges, row_sums
 from clue_jax.data.records import Users
 from clue_jax.data.rows import Placement, place, slots
-from clue_jax.data.sampling import Views, block_draws, token_draws, view_keys
+from clue_jax.data.sampling import Views, block_draws, recency_weights, token_draws, view_keys
 from clue_jax.data.tokenizer import GENERIC_GUIDE
 
 Array = Any  # NumPy on the host, jax.Array on devices
@@ -38,6 +39,7 @@ class PackedViews(NamedTuple):
     num_item_chunks: Array  # scalar: chunks in use
     history_CRT: Array  # int32, item
     history_view_CRT: Array  # int32, view within the chunk; `chunk_views` where padding
+    history_weight_CRT: Array  # float32, in the mean over a view; one slot where all weigh alike
     view_skips_CU: Array  # as item_skips_CU, of views
     view_span_C2: Array  # first view of the chunk, and their number
     num_view_chunks: Array  # scalar
@@ -60,6 +62,7 @@ def pack_views(
     capacity: Capacity,
     config: EncoderConfig,
     draws: Draws | None = None,
+    half_life_days: float = 0.0,
 ) -> tuple[PackedViews, dict[str, int]]:
     """Packs one group's views into static buffers.
 
@@ -69,6 +72,7 @@ def pack_views(
         capacity: buffer sizes, from `capacity_for` over a superset of these users.
         config: caps, and sizes of chunks.
         draws: keys of token dropout, generic guides and skipped blocks; None: none of them.
+        half_life_days: see `recency_weights`; 0: all behaviours weigh alike.
 
     Returns:
         The buffers, and counts: real `tokens`, distinct `items` and those `truncated` to the cap,
@@ -76,7 +80,7 @@ def pack_views(
         `token_slots` and `behaviour_slots`; `dense_tokens` and their pairs are those of an encoder
         that reads every behaviour anew.
     """
-    packed = empty_views(capacity, config, skips=_skips(draws))
+    packed = empty_views(capacity, config, skips=_skips(draws), weights=half_life_days > 0)
     identities, where, slot = distinct(users.item_ids[views.items])
     items = views.items[where]
     texts, lengths = _texts(users, items, config, draws)
@@ -84,7 +88,7 @@ def pack_views(
     number = np.empty(len(items), np.int64)
     number[placed_items.order] = np.arange(len(items))
 
-    placed_views, owner = _lay_views(packed, views, number[slot], config)
+    placed_views, owner = _lay_views(packed, views, number[slot], config, half_life_days)
     user, view = owner // views.num_views, owner % views.num_views
     packed.keys_Kb[:, : len(users)] = view_keys(users, views).T
     if draws and _skips(draws):
@@ -121,7 +125,11 @@ def pack_items(
 
 
 def pack_histories(
-    users: Users, views: Views, capacity: Capacity, config: EncoderConfig
+    users: Users,
+    views: Views,
+    capacity: Capacity,
+    config: EncoderConfig,
+    half_life_days: float = 0.0,
 ) -> tuple[PackedViews, np.ndarray]:
     """Packs histories of items whose vectors are known already.
 
@@ -130,36 +138,40 @@ def pack_histories(
         views: their views.
         capacity: of the buffers.
         config: caps, and sizes of chunks.
+        half_life_days: see `recency_weights`; 0: all behaviours weigh alike.
 
     Returns:
         The buffers, and the identities [u] uint64 of the items, in the order of the rows of the
         table of vectors that the histories refer to.
     """
-    packed = empty_views(capacity, config, skips=False)
+    packed = empty_views(capacity, config, skips=False, weights=half_life_days > 0)
     identities, _, slot = distinct(users.item_ids[views.items])
-    _lay_views(packed, views, slot, config)
+    _lay_views(packed, views, slot, config, half_life_days)
     return packed, identities
 
 
 def _lay_items(
     packed: PackedViews, lengths: np.ndarray, texts: np.ndarray, config: EncoderConfig
 ) -> Placement:
-    buffers = packed.tokens_CRL, packed.token_item_CRL, packed.item_span_C2, packed.num_item_chunks
-    return _lay(buffers, lengths, texts, config.chunk_items)
+    buffers = packed.token_item_CRL, packed.item_span_C2, packed.num_item_chunks
+    return _lay(buffers, lengths, [(packed.tokens_CRL, texts)], config.chunk_items)
 
 
 def _lay_views(
-    packed: PackedViews, views: Views, numbers: np.ndarray, config: EncoderConfig
+    packed: PackedViews,
+    views: Views,
+    numbers: np.ndarray,
+    config: EncoderConfig,
+    half_life_days: float,
 ) -> tuple[Placement, np.ndarray]:
     """Lays histories of numbered items; also gives whose they are (user * V + view), as placed."""
     sizes = np.diff(views.offsets)
     owner = np.flatnonzero(sizes)
-    placed = _lay(
-        (packed.history_CRT, packed.history_view_CRT, packed.view_span_C2, packed.num_view_chunks),
-        sizes[owner],
-        numbers,
-        config.chunk_views,
-    )
+    values = [(packed.history_CRT, numbers)]
+    if half_life_days:
+        values.append((packed.history_weight_CRT, recency_weights(views, half_life_days)))
+    buffers = packed.history_view_CRT, packed.view_span_C2, packed.num_view_chunks
+    placed = _lay(buffers, sizes[owner], values, config.chunk_views)
     owner = owner[placed.order]
     packed.view_slot_Vb[owner % views.num_views, owner // views.num_views] = np.arange(len(owner))
     return placed, owner
@@ -195,26 +207,27 @@ def _texts(
 
 
 def _lay(
-    buffers: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    buffers: tuple[np.ndarray, np.ndarray, np.ndarray],
     lengths: np.ndarray,
-    values: np.ndarray,
+    values: Sequence[tuple[np.ndarray, np.ndarray]],
     chunk_segments: int,
 ) -> Placement:
     """Lays segments into the chunks of one level.
 
     Args:
-        buffers: values_CRL, whose they are, span_C2 and the number of chunks.
+        buffers: whose slots are, owner_CRL, span_C2 and the number of chunks.
         lengths: [n] of the segments.
-        values: [sum(lengths)], end to end.
+        values: buffers_CRL, and what is laid into each, [sum(lengths)], end to end.
         chunk_segments: segments of one chunk at most.
     """
-    values_CRL, owner_CRL, span_C2, num_chunks = buffers
-    _, rows, row = values_CRL.shape
+    owner_CRL, span_C2, num_chunks = buffers
+    _, rows, row = owner_CRL.shape
     placed = place(lengths, row, rows, chunk_segments)
     where = slots(placed, lengths, row, rows)
     in_order = lengths[placed.order]
     source = ranges((np.cumsum(lengths) - lengths)[placed.order], in_order)
-    values_CRL.reshape(-1)[where] = values[source]
+    for buffer_CRL, flat in values:
+        buffer_CRL.reshape(-1)[where] = flat[source]
     owner_CRL.reshape(-1)[where] = np.repeat(placed.within, in_order)
     span_C2[: len(placed.spans)] = placed.spans
     span_C2[len(placed.spans) :, 0] = len(lengths)  # a chunk not in use fills nothing, at the end
@@ -246,8 +259,11 @@ def _draw_skips(
         skips_CU[placed.chunk, placed.within] = bits
 
 
-def empty_views(capacity: Capacity, config: EncoderConfig, *, skips: bool) -> PackedViews:
-    """Buffers of no users; with `skips`, room for the blocks that items and views leave out."""
+def empty_views(
+    capacity: Capacity, config: EncoderConfig, *, skips: bool, weights: bool = False
+) -> PackedViews:
+    """Buffers of no users; with room for the blocks that items and views leave out, and for the
+    weights of behaviours, only where there are any."""
 
     def zeros(*shape: int) -> np.ndarray:
         return np.zeros(shape, np.int32)
@@ -266,6 +282,7 @@ def empty_views(capacity: Capacity, config: EncoderConfig, *, skips: bool) -> Pa
         num_item_chunks=zeros(),
         history_CRT=zeros(*view_shape),
         history_view_CRT=np.full(view_shape, config.chunk_views, np.int32),
+        history_weight_CRT=np.zeros(view_shape if weights else (view_shape[0], 1, 1), np.float32),
         view_skips_CU=bits(capacity.view_chunks, config.chunk_views),
         view_span_C2=zeros(capacity.view_chunks, 2),
         num_view_chunks=zeros(),

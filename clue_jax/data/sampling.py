@@ -30,6 +30,7 @@ from clue_jax.data.keyed import (
 from clue_jax.data.pairs import num_views
 from clue_jax.data.ragged import ranges, row_sums, run_starts
 from clue_jax.data.records import Users
+from clue_jax.data.timestamps import DAY_SECONDS
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,12 @@ class Views:
     """Histories of `N` users in `V` views, as flat arrays.
 
     `items[offsets[n * V + v]:offsets[n * V + v + 1]]` are positions in the users' `item_ids`,
-    oldest first, of view `v` of user `n`.
+    oldest first, of view `v` of user `n`, and `times` when they were (records.Users).
     """
 
     num_views: int
     items: np.ndarray
+    times: np.ndarray
     offsets: np.ndarray
 
 
@@ -111,6 +113,17 @@ def full_views(users: Users, length: int) -> Views:
     """One view per service, of the newest `length` behaviours: what inference encodes."""
     entries, rows, _ = _recent(users, np.full(len(users) * len(users.services), length))
     return _views(users, entries, rows, len(users.services))
+
+
+def recency_weights(views: Views, half_life_days: float) -> np.ndarray:
+    """Weights [M] float32 of behaviours, which halve with every half-life into the past.
+
+    The newest of each view weighs one: in a mean over it only differences between ages count.
+    """
+    sizes = np.diff(views.offsets)
+    newest = np.repeat(views.times[views.offsets[1:][sizes > 0] - 1], sizes[sizes > 0])
+    lives = (newest - views.times) / (half_life_days * DAY_SECONDS)
+    return np.exp2(-lives).astype(np.float32)
 
 
 def view_keys(users: Users, views: Views) -> np.ndarray:
@@ -191,7 +204,8 @@ def _views(users: Users, entries: np.ndarray, rows: np.ndarray, views: int) -> V
     entries, rows = entries[order], rows[order]
     items = users.item_offsets[rows // views] + users.behaviour_items[entries]
     sizes = np.bincount(rows, minlength=len(users) * views)
-    return Views(views, items, np.concatenate([[0], np.cumsum(sizes)]))
+    times = users.behaviour_times[entries]
+    return Views(views, items, times, np.concatenate([[0], np.cumsum(sizes)]))
 
 
 # --------------------------------------------------------------------------------- items' tokens

@@ -26,6 +26,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import svds
 
+from clue_jax.composition import combine
 from clue_jax.console import say
 from clue_jax.data.records import Users
 from clue_jax.data.timestamps import DAY_SECONDS
@@ -106,8 +107,6 @@ class FeatureSource:
         }[name]()
 
     def _random_encoder(self) -> np.ndarray:
-        # Only this baseline needs the encoder.
-        from clue_jax.inference import combine
 
         people = self._people
         by_service = baselines.random_encoder(

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clue_jax.composition import combine, recency
 from clue_jax.config import EncoderConfig, ExportConfig, ExportWhat, epoch_seconds
 from clue_jax.data.item_tokens import tokenize
 from clue_jax.data.items import ItemTable
@@ -19,7 +20,6 @@ from clue_jax.data.source import Dataset
 from clue_jax.embeddings.layout import item_shards, user_shards
 from clue_jax.embeddings.schema import item_table, user_table
 from clue_jax.errors import DataError
-from clue_jax.inference import combine
 
 FEWEST_PARTS, MOST_ROWS = 8, 100_000  # where the number of parts is left to us
 
@@ -83,6 +83,8 @@ def _user_rows(config: ExportConfig, dataset: Dataset, encoder: EncoderConfig) -
     users, split_N = users.take(seen), split_N[seen]
     counts_NS = users.counts()
     tokens_NS, truncated_N = volume(users, encoder)
+    half_life = config.half_life_days
+    weight_NS = recency(users, half_life) if half_life else np.ones(counts_NS.shape)
     first_N, last_N = _first_and_last(users) if dataset.has_times else (None, None)
     event_N = np.full(len(users), cutoff) if cutoff is not None else last_N
 
@@ -93,7 +95,7 @@ def _user_rows(config: ExportConfig, dataset: Dataset, encoder: EncoderConfig) -
             user_ids=users.user_ids[rows],
             splits=split_N[rows],
             services=users.services,
-            embedding_NE=combine(z_NSE, present_NS),
+            embedding_NE=combine(z_NSE, present_NS * weight_NS[rows]),
             z_NSE=z_NSE,
             counts_NS=counts_NS[rows],
             tokens_NS=tokens_NS[rows],

@@ -158,13 +158,11 @@ def _levels(
     kernels = choose_kernels(config, backend)
 
     def level(graph: Any, segments: int, kernel: AttentionKernel) -> Compute:
-        def chunk(
-            params: Params, x_RLD: jax.Array, fixed: tuple[jax.Array, jax.Array]
-        ) -> jax.Array:
-            segment_RL, bits_U = fixed
+        def chunk(params: Params, x_RLD: jax.Array, fixed: tuple[jax.Array, ...]) -> jax.Array:
+            segment_RL, bits_U, *weight_RL = fixed
             skips = Skips(bits_U, layer_dropout) if layer_dropout else None
             encoder = nnx.merge(graph, params)
-            return encoder(x_RLD, segment_RL, segments, kernel, skips, tensor)
+            return encoder(x_RLD, segment_RL, segments, kernel, skips, tensor, *weight_RL)
 
         return chunk
 
@@ -212,9 +210,14 @@ def _chunks_of(packed: PackedViews, together: bool) -> tuple[Chunks, Chunks]:
         packed.item_span_C2,
         count(packed.num_item_chunks),
     )
+    weighted = packed.history_weight_CRT.shape == packed.history_CRT.shape
     views = Chunks(
         packed.history_CRT,
-        (packed.history_view_CRT, packed.view_skips_CU),
+        (
+            packed.history_view_CRT,
+            packed.view_skips_CU,
+            *([packed.history_weight_CRT] if weighted else []),
+        ),
         packed.view_span_C2,
         count(packed.num_view_chunks),
     )

@@ -207,16 +207,23 @@ def _recomputed(body: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
     return jax.checkpoint(body, prevent_cse=False, policy=policy)
 
 
-def segment_mean(x_RLD: jax.Array, segment_RL: jax.Array, segments: int) -> jax.Array:
+def segment_mean(
+    x_RLD: jax.Array, segment_RL: jax.Array, segments: int, weight_RL: jax.Array | None = None
+) -> jax.Array:
     """Mean of each segment in float32: [segments, D]; absent segments give zero.
 
     Args:
         x_RLD: packed rows.
         segment_RL: segment of each slot, `segments` where padding.
         segments: number of segments.
+        weight_RL: of slots, of which one at least in a segment is 1; None: all are.
     """
     flat = x_RLD.astype(jnp.float32).reshape(-1, x_RLD.shape[-1])
     where = segment_RL.reshape(-1)
+    weight = jnp.ones(where.shape, jnp.float32)
+    if weight_RL is not None:
+        weight = weight_RL.reshape(-1)
+        flat *= weight[:, None]
     total = jax.ops.segment_sum(flat, where, segments + 1)[:segments]
-    count = jax.ops.segment_sum(jnp.ones(where.shape, jnp.float32), where, segments + 1)[:segments]
+    count = jax.ops.segment_sum(weight, where, segments + 1)[:segments]
     return total / jnp.maximum(count, 1.0)[:, None]

@@ -30,6 +30,7 @@ class ServiceEncoder(nnx.Module):
         kernel: AttentionKernel = AttentionKernel.DENSE,
         skips: Skips | None = None,
         tensor: str = "",
+        weight_RT: jax.Array | None = None,
     ) -> jax.Array:
         """Encodes packed histories.
 
@@ -40,12 +41,14 @@ class ServiceEncoder(nnx.Module):
             kernel: of attention.
             skips: blocks that views leave out.
             tensor: mesh axis over which heads and hidden units are dealt; empty: none.
+            weight_RT: of slots in the mean; None: all weigh alike.
 
         Returns:
             [views, E] float32 unit vectors; views that no slot belongs to are meaningless.
         """
         x_RTD = items_RTD.astype(compute_dtype(self.config.precision))
-        pooled_VD = segment_mean(self.stack(x_RTD, view_RT, kernel, skips, tensor), view_RT, views)
+        x_RTD = self.stack(x_RTD, view_RT, kernel, skips, tensor)
+        pooled_VD = segment_mean(x_RTD, view_RT, views, weight_RT)
         if self.config.project:
             pooled_VD = jnp.einsum("VD,DE->VE", self.norm(pooled_VD), self.projection[...])
         return unit(pooled_VD)

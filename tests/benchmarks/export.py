@@ -27,6 +27,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from clue_jax.composition import combine
 from clue_jax.config import ExportConfig, MeshConfig
 from clue_jax.data.ragged import offsets_of, ranges, rows_at
 from clue_jax.data.records import Users
@@ -36,7 +37,7 @@ from clue_jax.embeddings.writer import write_part
 from clue_jax.exporting import pipeline
 from clue_jax.exporting.item_vectors import DistinctItems, ItemVectors
 from clue_jax.exporting.pipeline import Encoded
-from clue_jax.inference import BatchEncoder, ItemEncoder, combine, embedding_encoder
+from clue_jax.inference import BatchEncoder, ItemEncoder, embedding_encoder
 from clue_jax.model import clue
 from clue_jax.parallel.mesh import make_mesh, replicated
 from tests.benchmarks import harness, workloads

@@ -121,6 +121,7 @@ def test_shapes_do_not_depend_on_the_batch():
     assert [a.shape for a in few] == [a.shape for a in many]
     types = {name: array.dtype for name, array in many._asdict().items()}
     assert types.pop("item_skips_CU") == types.pop("view_skips_CU") == np.uint32
+    assert types.pop("history_weight_CRT") == np.float32
     assert set(types.values()) == {np.dtype(np.int32)}
 
 
