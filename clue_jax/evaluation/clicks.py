@@ -5,11 +5,14 @@ that is dealt evenly. With r the click, p the propensity of what was shown, w = 
 and q the model's own chance of a click, its clicks an impression are estimated by
 
     IPS    mean(w r)                                       unbiased, of great variance
-    SNIPS  sum(w r) / sum(w)                               less variance, a little bias
+    SNIPS  sum(w r) / sum(w)                               less variance, a little bias: what a
+                                                           replay of the log counts on average
     DR     mean(sum_a policy(a) q(a) + w (r - q(shown)))   doubly robust
 
 (Dudik et al. 2011, "Doubly Robust Policy Evaluation and Learning"; Swaminathan and Joachims 2015,
-"The Self-Normalized Estimator for Counterfactual Learning"). A lift is such an estimate over the
+"The Self-Normalized Estimator for Counterfactual Learning"). A replay (Li et al. 2011, "Unbiased
+Offline Evaluation of Contextual-bandit-based News Article Recommendation Algorithms") keeps an
+impression with a chance in proportion to w and takes the mean click of those kept. A lift is such an estimate over the
 clicks of the log, minus one. q is predicted by heads that did not see the user.
 """
 
