@@ -122,6 +122,24 @@ class PseudonymConfig:
 
 
 @dataclass
+class ScrubPattern:
+    """Something else that texts are not to hold."""
+
+    name: str = ""  # it is counted by, and replaced by, in brackets
+    pattern: str = ""  # regular expression (RE2)
+
+
+@dataclass
+class ScrubConfig:
+    """What is replaced in texts, and counted, so that no model sees it (data/scrubbing.py)."""
+
+    emails: bool = False
+    phones: bool = False
+    cards: bool = False
+    patterns: tuple[ScrubPattern, ...] = ()
+
+
+@dataclass
 class PrepareConfig:
     """Behaviour logs -> validated, tokenised, sharded dataset."""
 
@@ -132,6 +150,7 @@ class PrepareConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     pseudonym: PseudonymConfig = field(default_factory=PseudonymConfig)
+    scrub: ScrubConfig = field(default_factory=ScrubConfig)
     start: str = ""  # ISO date: rows of any source before it are left out and counted
     end: str = ""  # ISO date, such as that of a split in time: rows at or after it are left out
     max_bad_rows: int = 0  # rows that may be malformed before the stage stops

@@ -106,6 +106,11 @@ def validate_prepare(config: PrepareConfig) -> None:
         "pseudonym",
         "give key_file or key_env, not both",
     )
+    names = [one.name for one in config.scrub.patterns]
+    for place, one in enumerate(config.scrub.patterns):
+        key = f"scrub.patterns[{place}]"
+        require(bool(one.name) and bool(one.pattern), key, "give it a name and a pattern")
+        require(names.count(one.name) == 1, key, f"two patterns are called {one.name!r}")
 
 
 def _validate_split(split: SplitConfig) -> None:

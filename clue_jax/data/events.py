@@ -17,9 +17,10 @@ import numpy as np
 
 from clue_jax.config import PrepareConfig, validate_prepare
 from clue_jax.console import say
-from clue_jax.data.log_reader import LogReader, Sink, Tally
+from clue_jax.data.log_reader import LogReader, Sink
 from clue_jax.data.rejects import Rejects
 from clue_jax.data.tables import LogFile, find_files
+from clue_jax.data.tally import Tally
 from clue_jax.errors import DataError
 
 

@@ -6,9 +6,8 @@ a rejected row counts once, under the first of its problems.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,8 @@ from clue_jax.data import columns, row_filters, tables, timestamps
 from clue_jax.data.coded import changed, combined, compact, constant, numbered, per_row
 from clue_jax.data.rejects import Reject, Rejects
 from clue_jax.data.row_checks import NO_LIMIT, Checks, Limit, Text, problems_of, text_of
+from clue_jax.data.scrubbing import Scrubber
+from clue_jax.data.tally import Tally
 from clue_jax.errors import DataError
 
 SPLITS = ("train", "validation", "test")
@@ -54,25 +55,6 @@ Sink = Callable[[Behaviours], None]
 UNIT_BITS = 40
 
 
-@dataclass
-class Tally:
-    """What a process has read so far, in numbers."""
-
-    services: dict[str, int] = field(default_factory=dict)  # numbered as they appear
-    filtered: Counter[str] = field(default_factory=Counter)
-    replaced: Counter[str] = field(default_factory=Counter)
-    behaviours: int = 0
-    rows: dict[int, int] = field(default_factory=dict)  # read, by unit
-
-    def merge(self, other: Tally) -> None:
-        """Takes those of another process; numbers of services are each process's own."""
-        self.services |= dict.fromkeys(other.services, 0)
-        self.filtered += other.filtered
-        self.replaced += other.replaced
-        self.behaviours += other.behaviours
-        self.rows |= other.rows
-
-
 class LogReader:
     """Reads files of one source and hands their usable rows on, a batch at a time."""
 
@@ -92,6 +74,7 @@ class LogReader:
         self.name = source.service or source.path
         self.now = now  # epoch seconds: what is much later is no time
         self._unit = self._rows = self._behaviours = 0
+        self.scrubber = Scrubber(config.scrub)
         self.windows = timestamps.windows(config, source)
         self.template_columns = columns.template_columns(source.text)
         named = [source.user_id, source.order, source.item_id, source.split, source.service_column]
@@ -258,8 +241,11 @@ class LogReader:
             check.values(rendered, too_long, name, limit.reason)
         elif too_long.any():
             self._replaced(per_row(rendered, too_long) & check.alive, f"{name}: {limit.reason}")
-            return changed(rendered, lambda texts: columns.cut(texts, too_long, limit.bytes))
-        return changed(rendered, lambda texts: texts)
+            rendered = changed(rendered, lambda texts: columns.cut(texts, too_long, limit.bytes))
+        scrubbed, found = self.scrubber(rendered.dictionary)
+        for rule, where in found.items():
+            self._replaced(per_row(rendered, where) & check.alive, f"{name}: {rule}")
+        return changed(rendered, lambda texts: scrubbed)
 
     def _source_ids(self, text: dict[str, Text], check: Checks) -> pa.DictionaryArray:
         name = self.source.item_id

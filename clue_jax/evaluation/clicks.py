@@ -12,8 +12,9 @@ and q the model's own chance of a click, its clicks an impression are estimated 
 (Dudik et al. 2011, "Doubly Robust Policy Evaluation and Learning"; Swaminathan and Joachims 2015,
 "The Self-Normalized Estimator for Counterfactual Learning"). A replay (Li et al. 2011, "Unbiased
 Offline Evaluation of Contextual-bandit-based News Article Recommendation Algorithms") keeps an
-impression with a chance in proportion to w and takes the mean click of those kept. A lift is such an estimate over the
-clicks of the log, minus one. q is predicted by heads that did not see the user.
+impression with a chance in proportion to w and takes the mean click of those kept. A lift is such
+an estimate over the clicks of the log, minus one. q is predicted by heads that did not see the
+user.
 """
 
 from __future__ import annotations
