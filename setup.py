@@ -32,11 +32,14 @@ EXTRAS = {
     "beam": ["apache-beam>=2.77,<3"],  # prepare on many machines; in an environment of its own
     "serving": ["flatbuffers>=25,<26"],  # an encoder as a program that needs JAX alone
     "scale": ["matplotlib>=3.10,<4"],  # figures of a scaling study
+    # Baselines of downstream tasks: boosted trees; matrix factorisation of implicit feedback.
+    "probes": ["implicit>=0.7.3,<0.8", "scikit-learn>=1.9,<2"],
     "index": ["usearch>=2.26,<3"],  # nearest neighbours over an export
     "test": [
         "duckdb>=2,<3",  # it, pandas and polars read what `export` writes
         "flatbuffers>=25,<26",
         "hypothesis>=6.170,<7",
+        "implicit>=0.7.3,<0.8",
         "matplotlib>=3.10,<4",
         "mypy>=2.4,<3",
         "pandas>=3.1,<4",
@@ -44,7 +47,7 @@ EXTRAS = {
         "pytest>=9.2,<10",
         "pytest-timeout>=2.4,<3",
         "ruff>=0.17,<0.18",
-        "scikit-learn>=1.9,<2",  # metrics to compare ours with
+        "scikit-learn>=1.9,<2",  # metrics and heads to compare ours with
         "usearch>=2.26,<3",
     ],
 }

@@ -45,6 +45,8 @@ HOMES = {
     "flatbuffers": ("serving_program",),
     "matplotlib": ("scaling.figures",),
     "usearch": ("embeddings.index",),
+    "implicit": ("evaluation.als",),
+    "sklearn": ("evaluation.boosting",),
     "tensorflow_datasets": ("data.",),
     "absl": ("cli", "launch."),
     "ml_collections": ("cli", "launch."),

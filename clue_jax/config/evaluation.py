@@ -18,8 +18,11 @@ FEATURES = (
     "sasrec",
     "clue+best",
 )
-WHOLE = ("sasrec", "clue+best")  # models that cannot stand beside others
+TUNED = ("fine_tuned", "text_transformer")  # encoders trained on the labels
+MORE_FEATURES = ("als", *TUNED)  # that a config has to ask for
+WHOLE = ("sasrec", "clue+best", *TUNED)  # models that cannot stand beside others
 HEADS = ("linear", "mlp", "knn")
+MORE_HEADS = ("boosting",)
 
 
 @dataclass
@@ -90,11 +93,18 @@ class DownstreamConfig:
     weight_decays: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0)
     mlp_widths: tuple[int, ...] = (64,)
     neighbours: tuple[int, ...] = (10, 30, 100)
+    boosting_leaves: tuple[int, ...] = (4, 16)  # of a tree
     half_life_days: float = 60.0  # of a behaviour's weight in item_recent
-    rank: int = 128  # dimensions of the truncated SVD of tfidf and factors
+    rank: int = 128  # dimensions of the truncated SVD of tfidf and factors, and of als
+    als_alpha: float = 40.0  # weight of a behaviour of als beside what is unknown, which weighs 1
+    als_penalty: float = 100.0  # of its squared factors
     steps: int = 300  # at most; the step of the least validation loss is kept
     batch_rows: int = 256
     sasrec_steps: int = 1_000  # at most, of the Transformer that RETRIEVAL trains from scratch
+    tune_from: str = ""  # run, or saved encoder, that made the export: fine_tuned starts from it
+    tune_steps: int = 60  # at most, of fine_tuned and text_transformer
+    tune_learning_rates: tuple[float, ...] = (3e-4, 1e-3)
+    tune_users: int = 64  # in a batch
     max_users: int = 50_000  # a sample by hash where more are labelled
     max_unknown_users: int = 0  # labels of users that neither export nor dataset has
     # Users by visible behaviours, reported on their own: at most the first number, and so on.

@@ -12,6 +12,8 @@ from clue_jax.config.evaluation import (
     BASELINES,
     FEATURES,
     HEADS,
+    MORE_FEATURES,
+    MORE_HEADS,
     SUITES,
     WHOLE,
     DownstreamConfig,
@@ -21,6 +23,8 @@ from clue_jax.config.evaluation import (
     TaskKind,
     named_folders,
 )
+
+KNOWN = FEATURES + MORE_FEATURES
 
 
 def validate_evaluate(config: EvaluateConfig) -> None:
@@ -59,6 +63,8 @@ def _validate_downstream(downstream: DownstreamConfig) -> None:
         "steps": 1,
         "batch_rows": 1,
         "sasrec_steps": 1,
+        "tune_steps": 1,
+        "tune_users": 1,
         "max_users": 3,
         "max_unknown_users": 0,
         "bootstrap": 1,
@@ -73,11 +79,11 @@ def _validate_downstream(downstream: DownstreamConfig) -> None:
         "downstream.histories",
         f"{', '.join(map(str, downstream.histories))}: give numbers above 0 that increase",
     )
-    _known("downstream.heads", downstream.heads, HEADS, "head")
+    _known("downstream.heads", downstream.heads, HEADS + MORE_HEADS, "head")
     require(len(downstream.heads) >= 1, "downstream.heads", "name one head or more")
-    for name in ("mlp_widths", "neighbours"):
+    for name, low in (("mlp_widths", 1), ("neighbours", 1), ("boosting_leaves", 2)):
         for value in getattr(downstream, name):
-            require(value >= 1, f"downstream.{name}", f"{value} must be at least 1")
+            require(value >= low, f"downstream.{name}", f"{value} must be at least {low}")
         require(len(getattr(downstream, name)) >= 1, f"downstream.{name}", "name one or more")
     require(len(downstream.weight_decays) >= 1, "downstream.weight_decays", "name one or more")
     for decay in downstream.weight_decays:
@@ -86,6 +92,7 @@ def _validate_downstream(downstream: DownstreamConfig) -> None:
             "downstream.weight_decays",
             f"{decay} must be finite and not negative",
         )
+    _tuning(downstream)
     require(
         0.0 <= downstream.exploration <= 1.0,
         "downstream.exploration",
@@ -98,6 +105,18 @@ def _validate_downstream(downstream: DownstreamConfig) -> None:
     require(len(set(names)) == len(names), "downstream.tasks", "two tasks have the same name")
 
 
+def _tuning(downstream: DownstreamConfig) -> None:
+    require(
+        "fine_tuned" not in downstream.features or bool(downstream.tune_from),
+        "downstream.tune_from",
+        "fine_tuned starts from the run, or the saved encoder, that made the export; name it",
+    )
+    rates = downstream.tune_learning_rates
+    require(len(rates) >= 1, "downstream.tune_learning_rates", "name one or more")
+    for rate in rates:
+        _positive("tune_learning_rates", rate)
+
+
 def _beside(downstream: DownstreamConfig) -> None:
     names = []
     for pair in downstream.beside:
@@ -107,7 +126,7 @@ def _beside(downstream: DownstreamConfig) -> None:
             "downstream.beside",
             f"{pair!r}: give NAME=DIR, with a name of letters, digits and _.-",
         )
-        require(name not in FEATURES, "downstream.beside", f"{name!r} is the name of features")
+        require(name not in KNOWN, "downstream.beside", f"{name!r} is the name of features")
         names.append(name)
     require(len(set(names)) == len(names), "downstream.beside", "two have the same name")
     _known("downstream.beside_items", tuple(named_folders(downstream.beside_items)), names, "name")
@@ -116,14 +135,14 @@ def _beside(downstream: DownstreamConfig) -> None:
 def _features(downstream: DownstreamConfig) -> None:
     exports = ("clue", *named_folders(downstream.beside))
     for name in downstream.features:
-        parts = (name,) if name in FEATURES else tuple(name.split("+"))
+        parts = (name,) if name in KNOWN else tuple(name.split("+"))
         for part in parts:
             export, slash, _ = part.partition("/")
-            known = part in FEATURES and (part not in WHOLE or len(parts) == 1)
+            known = part in KNOWN and (part not in WHOLE or len(parts) == 1)
             require(
                 known or (export in exports and (bool(slash) or export != "clue")),
                 "downstream.features",
-                f"no features {part!r}; there are {', '.join(FEATURES)}, NAME and NAME/SERVICE of"
+                f"no features {part!r}; there are {', '.join(KNOWN)}, NAME and NAME/SERVICE of"
                 f" the exports {', '.join(exports)}, and any of them side by side, A+B",
             )
     require(
@@ -135,11 +154,13 @@ def _features(downstream: DownstreamConfig) -> None:
             "downstream.items",
             f"{name} needs an export of items; make one with export --config.what=items",
         )
-    require(
-        0.0 < downstream.half_life_days < math.inf,
-        "downstream.half_life_days",
-        f"{downstream.half_life_days} must be finite and above 0",
-    )
+    for name in ("half_life_days", "als_alpha", "als_penalty"):
+        _positive(name, getattr(downstream, name))
+
+
+def _positive(name: str, value: float) -> None:
+    good = 0.0 < value < math.inf
+    require(good, f"downstream.{name}", f"{value} must be finite and above 0")
 
 
 def _validate_task(task: TaskConfig, key: str, downstream: DownstreamConfig) -> None:

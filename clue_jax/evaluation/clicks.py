@@ -27,7 +27,7 @@ import numpy as np
 from clue_jax.config import EvaluateConfig
 from clue_jax.errors import DataError
 from clue_jax.evaluation.bootstrap import Statistic, resample
-from clue_jax.evaluation.heads import Fitted
+from clue_jax.evaluation.heads import Trained
 from clue_jax.evaluation.labels import Labels, read_truth
 from clue_jax.evaluation.people import People
 from clue_jax.evaluation.predictions import Prediction, sigmoid
@@ -108,15 +108,13 @@ def _lift_statistic(sums_UX: np.ndarray) -> Statistic:
     return lambda weights_RU: lifts(weights_RU @ sums_UX)
 
 
-def _chances(inputs: TaskInputs, fitted: tuple[Fitted, ...]) -> np.ndarray:
+def _chances(inputs: TaskInputs, fitted: tuple[Trained, ...]) -> np.ndarray:
     """Chance of a click on everything at every position, [n, positions, A], fold by fold."""
     problem = inputs.problem
-    positions = len(fitted[0].position_bias(0))
-    chance_nPA = np.empty((len(problem.target_n), positions, problem.outputs))
+    chance_nPA = np.empty((len(problem.target_n), problem.positions, problem.outputs))
     for number, fold in enumerate(problem.folds):
-        logit_BA = fitted[number].outputs(number, problem.owner_n[fold.predict])
-        bias_P = fitted[number].position_bias(number)
-        chance_nPA[fold.predict] = sigmoid(logit_BA[:, None, :] + bias_P[None, :, None])
+        logit_BPA = fitted[number].all_logits(number, problem.owner_n[fold.predict])
+        chance_nPA[fold.predict] = sigmoid(logit_BPA)
     return chance_nPA
 
 

@@ -12,22 +12,25 @@ users.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from clue_jax.config import EvaluateConfig, TaskKind
+from clue_jax.config import TUNED, EvaluateConfig, TaskKind
 from clue_jax.console import progress, say
 from clue_jax.embeddings.reader import Embeddings
 from clue_jax.errors import DataError
 from clue_jax.evaluation import clicks
 from clue_jax.evaluation.beside import read_exports
+from clue_jax.evaluation.boosting import check_boosting
 from clue_jax.evaluation.bootstrap import Resampled, resample
 from clue_jax.evaluation.catalogue import build_catalogue
 from clue_jax.evaluation.features import FeatureSource
+from clue_jax.evaluation.heads import Trained
 from clue_jax.evaluation.people import People
-from clue_jax.evaluation.predictions import Prediction, choose, predict, references
+from clue_jax.evaluation.predicted import Predicted
+from clue_jax.evaluation.predictions import of_trained, predict, references
 from clue_jax.evaluation.results import Result, rows_of
 from clue_jax.evaluation.scores import (
     Scored,
@@ -43,10 +46,11 @@ MODEL = "clue"
 SASREC = "sasrec"
 CONTEXT = "context"  # what is shown and where, without the user
 JOINED = "clue+best"  # stands for the export beside the best baseline
-NO_RIVALS = (CONTEXT, "item_mean", "item_recent")
+NO_RIVALS = (CONTEXT, "item_mean", "item_recent", *TUNED)
 FEWEST_USERS = 30  # of a group; fewer are not reported on their own
 
 Advance = Callable[[float], None]
+Tune = Callable[[str, TaskInputs], Trained | None]  # model -> an encoder of each fold
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Tasks:
     people: People
     inputs: tuple[TaskInputs, ...]
     source: FeatureSource
+    tune: Tune
 
     def is_rival(self, name: str) -> bool:
         """Whether features are a baseline's, and not of the vectors of the export's own encoder."""
@@ -76,15 +81,6 @@ class Tasks:
                 for inputs in self.inputs
             }
         }
-
-
-@dataclass
-class Predicted:
-    """Predictions of all models of one task, by name, and which are the chosen ones."""
-
-    by_model: dict[str, np.ndarray] = field(default_factory=dict)
-    losses: dict[str, float] = field(default_factory=dict)  # validation, by features
-    chosen: dict[str, Prediction] = field(default_factory=dict)  # by features
 
 
 def read_tasks(config: EvaluateConfig, export: Embeddings) -> Tasks:
@@ -108,6 +104,8 @@ def read_tasks(config: EvaluateConfig, export: Embeddings) -> Tasks:
             references(read, people)
         if task.truth:
             clicks.truth_of(read, people)
+        if "boosting" in downstream.heads:
+            check_boosting(task.name, read.problem)
         users = len(np.unique(read.labels.place_n))
         say(f"task {task.name}: {len(read.labels):,} labels of {users:,} users")
         inputs.append(read)
@@ -115,7 +113,16 @@ def read_tasks(config: EvaluateConfig, export: Embeddings) -> Tasks:
         for part in name.split("+"):
             if part.partition("/")[0] in exports:
                 source.users(part)  # a service may not be there
-    return Tasks(people, tuple(inputs), source)
+    source.check()
+    return Tasks(people, tuple(inputs), source, _tuner(people))
+
+
+def _tuner(people: People) -> Tune:
+    if not set(TUNED) & set(people.config.downstream.features):
+        return lambda name, inputs: None
+    from clue_jax.evaluation.fine_tuning import Tuner  # needs the encoder
+
+    return Tuner(people)
 
 
 def evaluate_downstream(config: EvaluateConfig, tasks: Tasks) -> list[Result]:
@@ -139,12 +146,17 @@ def _predict_all(
     config: EvaluateConfig, tasks: Tasks, inputs: TaskInputs, advance: Advance
 ) -> Predicted:
     downstream = config.downstream
-    predicted = Predicted(by_model=references(inputs, tasks.people))
+    predicted = Predicted(tasks.people, inputs, references(inputs, tasks.people))
     if inputs.task.kind is TaskKind.CLICKS:
         _add(config, tasks, inputs, predicted, CONTEXT, (CONTEXT,))
     for name in downstream.features:
         if name == SASREC:
             _add_sasrec(tasks.people, inputs, predicted)
+            advance(len(downstream.heads))
+        elif name in TUNED:
+            trained = tasks.tune(name, inputs)
+            found = {"linear": of_trained(inputs, trained)} if trained else {}
+            predicted.keep(name, found)
             advance(len(downstream.heads))
         elif name != JOINED:
             _add(config, tasks, inputs, predicted, name, tuple(name.split("+")))
@@ -174,16 +186,8 @@ def _add(
     features = tasks.source.joined(parts, inputs.catalogue)
     if features is None:  # no vectors of items
         return
-    name = _marked(tasks.people, inputs, name)
     found = predict(inputs, features, config.downstream, config.seed)
-    if not found:
-        return
-    for head, prediction in found.items():
-        predicted.by_model[f"{name} {head}"] = prediction.values
-    chosen = choose(inputs, found)
-    predicted.by_model[name] = chosen.values
-    predicted.losses[name] = chosen.loss
-    predicted.chosen[name] = chosen
+    predicted.keep(name, found)
 
 
 def _add_sasrec(people: People, inputs: TaskInputs, predicted: Predicted) -> None:
@@ -197,14 +201,6 @@ def _add_sasrec(people: People, inputs: TaskInputs, predicted: Predicted) -> Non
     predicted.by_model[SASREC] = sasrec_ranks(
         people, inputs.catalogue, problem.owner_n, problem.target_n, steps
     )
-
-
-def _marked(people: People, inputs: TaskInputs, name: str) -> str:
-    """Without dates, another service's behaviours may be later than what they are to predict."""
-    if inputs.catalogue is None or people.dataset.has_times:
-        return name
-    own = name == f"clue/{inputs.task.service}" or len(people.export.services) == 1
-    return name if own else f"{name} (order unknown)"
 
 
 # --------------------------------------------------------------------------------------- results

@@ -6,6 +6,7 @@
     tfidf            TF-IDF of all of a user's texts, truncated to `rank` dimensions by SVD
     factors          matrix factorisation of users and items: truncated SVD (scipy) of the matrix of
                      who has what, weighted as TF-IDF is
+    als              matrix factorisation as implicit feedback has it (als.py), of the same counts
     item_mean        mean of the export's vectors of the user's items
     item_recent      the same, with weights that halve every `half_life_days` into the past; needs
                      dates
@@ -32,6 +33,7 @@ from clue_jax.data.records import Users
 from clue_jax.data.timestamps import DAY_SECONDS
 from clue_jax.errors import ConfigError
 from clue_jax.evaluation import baselines
+from clue_jax.evaluation.als import als_factors, require_als
 from clue_jax.evaluation.beside import Vectors
 from clue_jax.evaluation.catalogue import Catalogue
 from clue_jax.evaluation.heads import Features
@@ -67,17 +69,22 @@ class FeatureSource:
             return self._exports[export].of_items(catalogue)
         if name == "random_encoder":
             return None
-        by_identity_JR = (
-            self._weigh_words(self._words_JW) @ self._word_axes
-            if name == "tfidf"
-            else self._item_axes
-        )
+        by_identity_JR = {
+            "tfidf": lambda: self._weigh_words(self._words_JW) @ self._word_axes,
+            "factors": lambda: self._item_axes,
+            "als": lambda: self._als[1],
+        }[name]()
         return self._by_entry(by_identity_JR, catalogue).astype(np.float32)
 
     def of_encoder(self, name: str) -> bool:
         """Whether features are an export's that the evaluated one's encoder made."""
         vectors = self._exports.get(name.partition("/")[0])
         return vectors is not None and vectors.model_version == self._exports["clue"].model_version
+
+    def check(self) -> None:
+        """Raises ConfigError where features need a package that is not installed."""
+        if "als" in "+".join(self._people.config.downstream.features).split("+"):
+            require_als()
 
     def joined(self, names: tuple[str, ...], catalogue: Catalogue | None) -> Features | None:
         """Features side by side, each scaled to length one where there are several."""
@@ -102,6 +109,7 @@ class FeatureSource:
             "random_encoder": self._random_encoder,
             "tfidf": self._tfidf,
             "factors": self._factors,
+            "als": lambda: self._als[0][: self._held],
             "item_mean": lambda: self._mean_of_items(self._behaviours_AJ[: self._held]),
             "item_recent": lambda: self._mean_of_items(self._recent_NJ()),
         }[name]()
@@ -196,6 +204,12 @@ class FeatureSource:
     @functools.cached_property
     def _item_axes(self) -> np.ndarray:
         return self._axes(self._weighted_AJ)
+
+    @functools.cached_property
+    def _als(self) -> tuple[np.ndarray, np.ndarray]:
+        downstream, seed = self._people.config.downstream, self._people.config.seed
+        weights = downstream.als_alpha, downstream.als_penalty
+        return als_factors(self._behaviours_AJ, downstream.rank, *weights, seed)
 
     def _axes(self, matrix_AX: sp.csr_array) -> np.ndarray:
         """The right singular vectors [X, R] of the greatest singular values."""

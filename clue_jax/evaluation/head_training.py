@@ -19,6 +19,8 @@ EVERY = 10  # steps between two looks at the validation loss
 SHARPEST, MOST_LOYAL = 20.0, 10.0
 PATIENCE = 6  # looks without a better loss before a head is done
 
+SCALES = ("mean_F", "spread_F", "shift", "scale")  # of features and targets: never trained
+
 Params = dict[str, Any]  # arrays, on the host or on the device
 
 
@@ -74,14 +76,14 @@ def _train(
     job: dict[str, jax.Array],
 ) -> tuple[jax.Array, Params]:
     """One head from its start to its last step; gives the best one on the way and its loss."""
-    fixed = {name: job[name] for name in ("mean_F", "spread_F", "shift", "scale")}
+    fixed = {name: job[name] for name in SCALES}
     params = _start(spec, users_UF.shape[1], arrays, jax.random.wrap_key_data(job["key"]))
     adam = optax.adam(optax.cosine_decay_schedule(spec.rate, spec.steps))
 
     def loss(params: Params, rows_B: jax.Array) -> jax.Array:
         rows = {name: values[rows_B] for name, values in rows_n.items()}
         x_BF = users_UF[rows["owner"]]
-        return _losses(spec, params | fixed, x_BF, rows, arrays)
+        return row_losses(spec, params | fixed, x_BF, rows, arrays)
 
     def objective(params: Params, rows_B: jax.Array) -> jax.Array:
         squares = sum((values**2).sum() for name, values in params.items() if name.startswith("w"))
@@ -149,7 +151,7 @@ def apply_head(
     return out_BK
 
 
-def _losses(
+def row_losses(
     spec: Spec,
     params: Params,
     x_BF: jax.Array,

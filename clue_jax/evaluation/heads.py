@@ -10,7 +10,7 @@ fitted on nor predicted.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +58,23 @@ class Problem:
     action_n: np.ndarray | None = None
     position_n: np.ndarray | None = None
 
+    @property
+    def positions(self) -> int:
+        """How many there are, of CLICKS; else 1."""
+        return 1 if self.position_n is None else int(self.position_n.max()) + 1
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """What a head needs of each row."""
+        value = np.float32 if self.kind is TaskKind.REGRESSION else np.int32
+        nothing = np.zeros(len(self.owner_n), np.int32)
+        return {
+            "owner": self.owner_n.astype(np.int32),
+            "target": self.target_n.astype(value),
+            "action": nothing if self.action_n is None else self.action_n.astype(np.int32),
+            "position": nothing if self.position_n is None else self.position_n.astype(np.int32),
+        }
+
 
 @dataclass(frozen=True)
 class Features:
@@ -67,32 +84,60 @@ class Features:
     items_CG: np.ndarray | None = None
 
 
+class Trained(Protocol):
+    """What was trained on each fold: a head, or trees."""
+
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """Validation loss of each fold."""
+
+    def outputs(self, fold: int, users: np.ndarray) -> np.ndarray:
+        """Of a fold for users, float64 [users, K], in the units of the target; not of CLICKS."""
+
+    def shown_logits(self, fold: int, rows: np.ndarray) -> np.ndarray:
+        """Logits [rows] of a click on what was shown, where it was; of CLICKS."""
+
+    def all_logits(self, fold: int, users: np.ndarray) -> np.ndarray:
+        """Logits [users, positions, K] of a click on everything at every position; of CLICKS."""
+
+
 @dataclass(frozen=True)
 class Fitted:
-    """The chosen head of each fold, and its validation loss."""
+    """The chosen head of each fold, its validation loss, and the features it is of."""
 
     losses: tuple[float, ...]
     specs: tuple[Spec, ...]
     params: tuple[Params, ...]
     problem: Problem
-    features: Features
+    features: tuple[Features, ...]
 
     def outputs(self, fold: int, users: np.ndarray) -> np.ndarray:
-        """Outputs of a fold's head for users, float64 [users, K], in the units of the target."""
-        spec, params = self.specs[fold], self.params[fold]
-        arrays = _arrays(self.problem, self.features)
+        """Of a fold's head; see `Trained`, also for what follows."""
+        spec, params, features = self.specs[fold], self.params[fold], self.features[fold]
+        arrays = arrays_of(self.problem, features)
         parts = []
         for first in range(0, len(users), CHUNK):
             some = users[first : first + CHUNK]
-            x_BF = jnp.asarray(self.features.users_UF[some])
+            x_BF = jnp.asarray(features.users_UF[some])
             out_BK = apply_head(spec, params, x_BF, arrays, jnp.asarray(some))
             parts.append(np.asarray(out_BK, np.float64))
         found = np.concatenate(parts)
         shift, scale = float(params["shift"]), float(params["scale"])
         return found * scale + shift if spec.kind is TaskKind.REGRESSION else found
 
-    def position_bias(self, fold: int) -> np.ndarray:
-        """What a position adds to the logit of a click, [positions]."""
+    def shown_logits(self, fold: int, rows: np.ndarray) -> np.ndarray:
+        """The user's logit of what was shown and the position's bias, added up."""
+        problem = self.problem
+        assert problem.action_n is not None and problem.position_n is not None
+        out_BK = self.outputs(fold, problem.owner_n[rows])
+        logit_B = out_BK[np.arange(len(rows)), problem.action_n[rows]]
+        return logit_B + self._position_bias(fold)[problem.position_n[rows]]
+
+    def all_logits(self, fold: int, users: np.ndarray) -> np.ndarray:
+        """The same for everything at every position."""
+        return self.outputs(fold, users)[:, None, :] + self._position_bias(fold)[None, :, None]
+
+    def _position_bias(self, fold: int) -> np.ndarray:
         return np.asarray(self.params[fold]["position"], np.float64)
 
 
@@ -118,15 +163,15 @@ def fit(
             elif found[0] < best[fold][0]:
                 best[fold] = found
     losses, specs, params = zip(*best, strict=True)
-    return Fitted(losses, specs, params, problem, features)
+    return Fitted(losses, specs, params, problem, (features,) * len(losses))
 
 
 def _spec(problem: Problem, width: int, steps: int) -> Spec:
-    positions = 1 if problem.position_n is None else int(problem.position_n.max()) + 1
-    return Spec(problem.kind, problem.outputs, positions, width, -(-steps // EVERY) * EVERY)
+    steps = -(-steps // EVERY) * EVERY
+    return Spec(problem.kind, problem.outputs, problem.positions, width, steps)
 
 
-def _arrays(problem: Problem, features: Features) -> dict[str, jax.Array]:
+def arrays_of(problem: Problem, features: Features) -> dict[str, jax.Array]:
     """What a head is given beside features; of RETRIEVAL alone it looks at any of it."""
     if problem.kind is not TaskKind.RETRIEVAL:
         return {"items_CG": jnp.zeros((1, 1))}
@@ -143,15 +188,7 @@ def _fit_spec(
     spec: Spec, problem: Problem, features: Features, config: DownstreamConfig, seed: int
 ) -> list[tuple[float, Spec, Params]]:
     """The best weight decay of each fold."""
-    columns = {
-        "owner": problem.owner_n.astype(np.int32),
-        "target": problem.target_n.astype(
-            np.float32 if spec.kind is TaskKind.REGRESSION else np.int32
-        ),
-        "action": _or_zeros(problem.action_n, len(problem.owner_n)),
-        "position": _or_zeros(problem.position_n, len(problem.owner_n)),
-    }
-    rows_n = {name: jnp.asarray(values) for name, values in columns.items()}
+    rows_n = {name: jnp.asarray(values) for name, values in problem.columns.items()}
     folds = list(problem.folds)
     batch = min(config.batch_rows, *(len(fold.fit) for fold in folds))
     choosing = min(MOST_CHOOSING, max(len(fold.choose) for fold in folds))
@@ -164,7 +201,7 @@ def _fit_spec(
     stacked = {name: jnp.asarray(np.stack([job[name] for job in jobs])) for name in jobs[0]}
     # A catalogue's logits of all jobs at once would take too much memory.
     together = 1 if spec.kind is TaskKind.RETRIEVAL else len(jobs)
-    arrays = _arrays(problem, features)
+    arrays = arrays_of(problem, features)
     loss_J, params_J = train_heads(
         spec, jnp.asarray(features.users_UF), rows_n, arrays, stacked, together
     )
@@ -180,10 +217,6 @@ def _fit_spec(
         )
         for fold, pick in enumerate(chosen.tolist())
     ]
-
-
-def _or_zeros(values: np.ndarray | None, count: int) -> np.ndarray:
-    return np.zeros(count, np.int32) if values is None else values.astype(np.int32)
 
 
 def _job(

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from clue_jax.config import DownstreamConfig, TaskKind
 from clue_jax.errors import DataError
-from clue_jax.evaluation.heads import Features, Fitted, Own, Problem, fit
+from clue_jax.evaluation.boosting import fit_boosting
+from clue_jax.evaluation.heads import Features, Own, Problem, Trained, fit
 from clue_jax.evaluation.neighbours import lookalike_scores, neighbour_predictions
 from clue_jax.evaluation.people import People
 from clue_jax.evaluation.scores import Auc
@@ -32,7 +33,7 @@ class Prediction:
 
     values: np.ndarray
     losses: tuple[float, ...]
-    fitted: tuple[Fitted, ...] = ()  # of each fold, where a head was trained
+    fitted: tuple[Trained, ...] = ()  # of each fold, where something was trained
 
     @property
     def loss(self) -> float:
@@ -47,8 +48,12 @@ def predict(
     problem, kind = inputs.problem, inputs.task.kind
     found = {}
     for head in config.heads:
-        if head != "knn":
-            found[head] = _trained(inputs, fit(head, problem, features, config, seed))
+        if head == "boosting":
+            if kind is not TaskKind.RETRIEVAL:
+                trees = fit_boosting(problem, features, config, seed)
+                found[head] = of_trained(inputs, trees)
+        elif head != "knn":
+            found[head] = of_trained(inputs, fit(head, problem, features, config, seed))
         elif kind in (TaskKind.BINARY, TaskKind.MULTICLASS, TaskKind.REGRESSION):
             found[head] = _neighbours(inputs, features, config)
     if kind is TaskKind.AUDIENCE:
@@ -75,7 +80,8 @@ def choose(inputs: TaskInputs, found: Mapping[str, Prediction]) -> Prediction:
     )
 
 
-def _trained(inputs: TaskInputs, fitted: Fitted) -> Prediction:
+def of_trained(inputs: TaskInputs, fitted: Trained) -> Prediction:
+    """Predictions of each fold's users by what was trained on others."""
     problem, kind = inputs.problem, inputs.task.kind
     count = len(problem.target_n)
     values = np.empty((count, problem.outputs) if kind is TaskKind.MULTICLASS else count)
@@ -139,12 +145,15 @@ def sigmoid(logit: np.ndarray) -> np.ndarray:
     return 0.5 * (1.0 + np.tanh(0.5 * logit))
 
 
-def _of_fold(inputs: TaskInputs, fitted: Fitted, fold: int, rows: np.ndarray) -> np.ndarray:
+def _of_fold(inputs: TaskInputs, fitted: Trained, fold: int, rows: np.ndarray) -> np.ndarray:
     """What the head of a fold says of some rows."""
     parts = []
     for some in _chunks(rows, inputs.task.kind):
-        out_BK = fitted.outputs(fold, inputs.problem.owner_n[some])
-        parts.append(_of_outputs(inputs, fitted, fold, some, out_BK))
+        if inputs.task.kind is TaskKind.CLICKS:
+            parts.append(sigmoid(fitted.shown_logits(fold, some)))
+        else:
+            out_BK = fitted.outputs(fold, inputs.problem.owner_n[some])
+            parts.append(_of_outputs(inputs, some, out_BK))
     return np.concatenate(parts)
 
 
@@ -154,21 +163,15 @@ def _chunks(rows: np.ndarray, kind: TaskKind) -> list[np.ndarray]:
     return np.array_split(rows, -(-len(rows) // CHUNK))
 
 
-def _of_outputs(
-    inputs: TaskInputs, fitted: Fitted, fold: int, rows: np.ndarray, out_BK: np.ndarray
-) -> np.ndarray:
-    problem, kind = inputs.problem, inputs.task.kind
+def _of_outputs(inputs: TaskInputs, rows: np.ndarray, out_BK: np.ndarray) -> np.ndarray:
+    kind = inputs.task.kind
     if kind is TaskKind.RETRIEVAL:
-        return ranks_of(out_BK, problem.target_n[rows])
+        return ranks_of(out_BK, inputs.problem.target_n[rows])
     if kind is TaskKind.REGRESSION:
         return out_BK[:, 0]
     if kind is TaskKind.MULTICLASS:
         p_BK = np.exp(out_BK - out_BK.max(axis=1, keepdims=True))
         return p_BK / p_BK.sum(axis=1, keepdims=True)
-    if kind is TaskKind.CLICKS:
-        assert problem.action_n is not None and problem.position_n is not None
-        logit_B = out_BK[np.arange(len(rows)), problem.action_n[rows]]
-        return sigmoid(logit_B + fitted.position_bias(fold)[problem.position_n[rows]])
     return sigmoid(out_BK[:, 0])
 
 

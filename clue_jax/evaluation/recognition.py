@@ -26,6 +26,7 @@ from clue_jax.errors import DataError
 from clue_jax.evaluation import baselines
 from clue_jax.evaluation.bootstrap import bootstrap
 from clue_jax.evaluation.exported import users_of
+from clue_jax.evaluation.maker import encoder_that_made
 from clue_jax.evaluation.matching import METRICS, Pair
 from clue_jax.evaluation.results import Result, exact_rows, rows_of
 
@@ -44,15 +45,7 @@ def recognition_results(
         CheckpointError: no run there, or not the export's checkpoint.
         DataError: the encoder is another one than the export's; or fewer than 2 users are left.
     """
-    encoder = UserEncoder.from_pretrained(
-        config.matching.probe, int(export.manifest["checkpoint"]["step"])
-    )
-    mine, other = export.manifest["model_version"], encoder.model_version
-    if mine != other:
-        raise DataError(
-            f"config.matching.probe: {config.matching.probe} is model {other}, but the export is of"
-            f" {mine}"
-        )
+    encoder = encoder_that_made(export, config.matching.probe, "matching.probe")
     users = users_of(export, dataset, config.matching.splits)
     return [
         result

@@ -78,7 +78,7 @@ def directions():
 
 
 def write_users(
-    data: Path, folder: Path, cutoff=CUTOFF, hold_out_last=0, noise=0.7, model_version="m"
+    data, folder, cutoff=CUTOFF, hold_out_last=0, noise=0.7, model_version="m", **manifest
 ):
     """An export whose vectors point where their users' kind does, with noise."""
     dataset, splits = open_dataset(data), ("train", "validation", "test")
@@ -107,10 +107,10 @@ def write_users(
         folder,
         columns,
         dataset={**origin, "fingerprint": dataset.fingerprint},
-        config=to_json(TINY),
         train_seed=7,
         cutoff=cutoff,
         hold_out_last=hold_out_last,
+        **{"config": to_json(TINY), **manifest},
     )
 
 
