@@ -16,14 +16,8 @@ from clue_jax.evaluation.bootstrap import Resampled
 
 TABLE_WIDTH = 100
 MOST_COLUMNS = 3  # of metrics, those that come first
-HEADS = (
-    " linear",
-    " mlp",
-    " knn",
-    " boosting",
-    " lookalike",
-    " cosine",
-)  # at the end of a model's name
+# At the end of a model's name.
+HEADS = (" linear", " mlp", " knn", " boosting", " lookalike", " cosine")
 NAMES = {"recall": "R", "hit rate": "HR", "ndcg": "NDCG"}  # of metrics at k
 CAPITALS = ("mrr", "auc", "r2", "rmse", "mae")
 
