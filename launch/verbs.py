@@ -240,7 +240,9 @@ def script(backend: Backend, job: Job, clean_up: str, keep: bool, fit: bool) -> 
         lines += ["# Code", *_texts(staged)]
     started = backend.start(job, hosts)
     together = " &" if len(started) > 1 else ""
-    lines += ["# Stage", *(f"{each.text()}{together}" for each in started)]
+    held = any(isinstance(each, Planned) and each.remote for each in started)
+    lines += ["# Stage" + "; input stays open, and tells the stage to stop by its end" * held]
+    lines += [f"{each.text()}{together}" for each in started]
     lines += ["wait"] * bool(together)
     if backend.billed and not backend.detached and not keep:
         lines += ["# Removal", *_texts(backend.delete(job))]

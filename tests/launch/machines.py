@@ -71,5 +71,13 @@ class Machines:
         (self.home / "record.jsonl").unlink(missing_ok=True)
 
     def run(self, argv, stdin=""):
-        environment = {**os.environ, **self.environment}
-        return subprocess.run(argv, input=stdin, env=environment, text=True, capture_output=True)
+        """Runs a program that reads a text, or whose input stays open until it has ended."""
+        settings = dict(env={**os.environ, **self.environment}, text=True, capture_output=True)
+        if stdin:
+            return subprocess.run(argv, input=stdin, **settings)
+        end, held = os.pipe()
+        try:
+            return subprocess.run(argv, stdin=end, **settings)
+        finally:
+            os.close(end)
+            os.close(held)
