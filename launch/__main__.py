@@ -14,7 +14,7 @@ from launch import command_line, local, verbs
 from launch.backend import NOTES
 from launch.backends import BACKENDS
 from launch.job import Job
-from launch.supervise import newest_step, supervise
+from launch.supervise import supervise
 
 
 def main(argv: Sequence[str]) -> int:
@@ -74,7 +74,7 @@ def _local(own: Sequence[str], stage: Sequence[str]) -> int:
     def attempt() -> int:  # on a port of its own each time
         return local.run(local.job_of(stage, values.processes, values.devices), told)
 
-    return supervise(attempt, lambda: newest_step(job.results), log, told)
+    return supervise(attempt, verbs.progress_of(job.results), log, told)
 
 
 def _stage_at(argv: Sequence[str]) -> int:

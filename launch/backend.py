@@ -93,9 +93,16 @@ def folder_of(job: Job) -> str:
     return f"clue_jax-{job.name}"
 
 
-def install_line(job: Job, extra: str) -> str:
+def extras(job: Job) -> str:
+    """Of setup.py: what the chips and the buckets of a job need."""
+    kinds = {Slice: ["tpu"], Gpus: ["gpu"], Cpus: []}[type(job.machines)]
+    words = [*job.stage, job.cache]
+    return ",".join([*kinds, *(kind for kind in ("gs", "s3") if f"{kind}://" in " ".join(words))])
+
+
+def install_line(job: Job) -> str:
     """For the shell of a host that has the archive: unpacks and installs it."""
-    folder = folder_of(job)
+    folder, extra = folder_of(job), extras(job)
     steps = (
         ["mkdir", "-p", folder],
         ["tar", "-xzf", f"{folder}.tar.gz", "-C", folder],

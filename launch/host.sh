@@ -1,7 +1,7 @@
 #!/bin/sh
 # What a host does for `python -m launch`, in the folder of code that this file lies in:
 #
-#   sh launch/host.sh install EXTRA         an environment with the code and an extra of setup.py
+#   sh launch/host.sh install EXTRAS        an environment with the code and extras of setup.py
 #   sh launch/host.sh run NUMBER PROGRAM... the program, until it ends or standard input does
 #   sh launch/host.sh stop NUMBER           tells what still runs under that number to stop
 #

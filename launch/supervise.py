@@ -44,7 +44,7 @@ def supervise(
     log: Path,
     told: Sequence[signal.Signals],
     limits: Limits | None = None,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] | None = None,
 ) -> int:
     """Attempts until one ends for good; gives its exit code.
 
@@ -58,7 +58,7 @@ def supervise(
         log: file that gets a JSON object for every attempt.
         told: signals that came during attempts; after one there is no other attempt.
         limits: when to give up.
-        sleep: waits so many seconds.
+        sleep: waits so many seconds; for tests.
     """
     limits = limits or Limits()
     number, failures, stalled = 0, 0, 0
@@ -82,7 +82,7 @@ def supervise(
             f"launch: attempt {number} ended with {code} ({reason}), step {step}; again in"
             f" {duration_text(wait)}"
         )
-        sleep(wait)
+        (sleep or time.sleep)(wait)
 
 
 def _made(attempt: Callable[[], int]) -> tuple[int, str]:

@@ -92,12 +92,37 @@ def run_supervised(backend: Backend, job: Job, clean_up: str, keep: bool, fit: b
         except ConfigError:
             raise
         except ClueError as error:
+            _clean_up(backend.delete(job))
             raise LostPeerError(f"no machines: {error}") from error
         return _attempt(backend, job, brought[0], told, wait=True)
 
     with _removing(backend, job, keep):
         log = NOTES / job.name / "attempts.jsonl"
-        return supervise(attempt, lambda: newest_step(job.results), log, told)
+        return supervise(attempt, progress_of(job.results), log, told)
+
+
+def progress_of(results: str) -> Callable[[], int | None]:
+    """Asks for the newest step; while a bucket does not answer, it is the one before.
+
+    Raises:
+        ConfigError: the library for that kind of bucket is missing.
+    """
+    before: list[int | None] = [None]
+
+    def ask() -> int | None:
+        try:
+            before[0] = newest_step(results)
+        except ImportError as error:
+            kind = results.partition(":")[0]
+            raise ConfigError(
+                f"{results}: {error}; to see how far the run is: pip install 'clue_jax[{kind}]'"
+            ) from error
+        except Exception as error:  # whatever the library of a bucket may raise
+            say(f"launch: {results}: {type(error).__name__}: {error}; how far it is, is unknown")
+        return before[0]
+
+    ask()
+    return ask
 
 
 def _prepare(backend: Backend, job: Job, clean_up: str, fit: bool) -> None:

@@ -68,12 +68,11 @@ class Gke(Backend):
     def create(self, job: Job) -> list[Command]:
         if not job.build:
             return []
-        extra = "tpu" if isinstance(job.machines, Slice) else "gpu"
         return [
             Command(
                 (
                     *("docker", "build", "--file=launch/Dockerfile"),
-                    *(f"--build-arg=EXTRA={extra}", f"--tag={job.image}", "."),
+                    *(f"--build-arg=EXTRAS={backend.extras(job)}", f"--tag={job.image}", "."),
                 )
             ),
             Command(("docker", "push", job.image)),
@@ -131,7 +130,11 @@ def jobset(job: Job) -> dict[str, Any]:
         # Each slice has a node pool to itself.
         annotations["alpha.jobset.sigs.k8s.io/exclusive-topology"] = "cloud.google.com/gke-nodepool"
     final = [
-        {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy", "DeadlineExceeded"]}
+        {
+            "name": "final",
+            "action": "FailJobSet",
+            "onJobFailureReasons": ["PodFailurePolicy", "DeadlineExceeded"],
+        }
     ]
     return {
         "apiVersion": "jobset.x-k8s.io/v1alpha2",

@@ -43,11 +43,10 @@ class Gpu(Backend):
         if not job.hosts:
             return []
         archive, there = str(backend.archive_of(job)), f"{backend.folder_of(job)}.tar.gz"
-        extra = "gpu,buckets" if job.accelerator else "buckets"
         commands = [backend.pack_code(job)]
         for host in job.hosts:
             commands.append(Command(("scp", *SSH, archive, f"{host}:{there}")))
-            commands.append(Command(("ssh", *SSH, host, backend.install_line(job, extra))))
+            commands.append(Command(("ssh", *SSH, host, backend.install_line(job))))
         return commands
 
     def start(self, job: Job, hosts: Sequence[str]) -> list[Planned]:

@@ -126,6 +126,11 @@ def batch_script(job: Job) -> str:
         "set -euo pipefail",
         *([_SEVERAL.rstrip()] if several else []),
         "code=0",
+        *(
+            ["# shellcheck disable=SC2016  # each task's own shell is to expand it"]
+            if several
+            else []
+        ),
         f"{shlex.join([*srun, program, 'stage', *stage])} || code=$?",
         again,
     ]

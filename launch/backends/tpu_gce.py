@@ -107,7 +107,7 @@ class TpuGce(Backend):
 
     def stage_code(self, job: Job, hosts: Sequence[str]) -> list[Command]:
         archive, there = str(backend.archive_of(job)), f"{backend.folder_of(job)}.tar.gz"
-        line = backend.install_line(job, "tpu,buckets")
+        line = backend.install_line(job)
         commands = [backend.pack_code(job)]
         for host in hosts:
             commands.append(command(*COMPUTE, "scp", archive, f"{host}:{there}", **_place(job)))

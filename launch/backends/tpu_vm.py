@@ -71,7 +71,7 @@ class TpuVm(Backend):
 
     def stage_code(self, job: Job, hosts: Sequence[str]) -> list[Command]:
         archive, there = str(backend.archive_of(job)), f"{backend.folder_of(job)}.tar.gz"
-        line = backend.install_line(job, "tpu,buckets")
+        line = backend.install_line(job)
         commands = [backend.pack_code(job)]
         for node in _nodes(job):
             target = f"{node}:{there}"

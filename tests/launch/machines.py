@@ -1,6 +1,6 @@
 """Machines that are folders, and stand-ins for the programs that reach them."""
 
-import json
+import ast
 import os
 import stat
 import subprocess
@@ -37,7 +37,7 @@ class Machines:
         (launch / "host.sh").write_bytes(script.read_bytes())
 
     def _put(self, path):
-        path.write_text(f"#!{sys.executable} -SE\n" + STAND_IN.read_text())
+        path.write_text(f"#!{sys.executable} -ISE\n" + STAND_IN.read_text())
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
     @property
@@ -58,8 +58,8 @@ class Machines:
 
     def calls(self, name=None):
         """What was recorded of one program, or of all; `python` is what machines started."""
-        file = self.home / "record.jsonl"
-        lines = map(json.loads, file.read_text().splitlines() if file.exists() else [])
+        file = self.home / "record"
+        lines = map(ast.literal_eval, file.read_text().splitlines() if file.exists() else [])
         return [line for line in lines if name in (None, line["name"])]
 
     def stages(self):
@@ -68,7 +68,7 @@ class Machines:
         return [argv[argv.index("clue_jax") + 1 :] for argv in found if "clue_jax" in argv]
 
     def forget(self):
-        (self.home / "record.jsonl").unlink(missing_ok=True)
+        (self.home / "record").unlink(missing_ok=True)
 
     def run(self, argv, stdin=""):
         """Runs a program that reads a text, or whose input stays open until it has ended."""
