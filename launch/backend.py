@@ -72,7 +72,7 @@ class Backend:
 
     def fetch(self, job: Job) -> list[Command]:
         """Copies results to this machine."""
-        return [copy_results(job)]
+        return [make_folder(fetched(job)), _copy_results(job)]
 
     def delete(self, job: Job) -> list[Command]:
         """Removes everything that `create` makes, also when only some of it is there."""
@@ -214,9 +214,18 @@ def need_nodes(job: Job, backend: str) -> Gpus | Cpus:
     return machines
 
 
-def copy_results(job: Job) -> Command:
-    """Copies results out of a bucket, into the folder that has the job's name under runs/."""
-    here = str(Path("runs") / job.name)
+def fetched(job: Job) -> str:
+    """Folder of this machine for results."""
+    return str(Path("runs") / job.name)
+
+
+def make_folder(folder: str) -> Command:
+    """Where it is missing."""
+    return Command(("mkdir", "-p", folder))
+
+
+def _copy_results(job: Job) -> Command:
+    here = fetched(job)
     if job.results.startswith("gs://"):
         return command("gcloud", "storage", "rsync", job.results, here, recursive=True)
     if job.results.startswith("s3://"):

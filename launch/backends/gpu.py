@@ -74,11 +74,11 @@ class Gpu(Backend):
     def fetch(self, job: Job) -> list[Command]:
         if not job.hosts or "://" in job.results:
             return super().fetch(job)
-        there = job.results if job.results.startswith("/") else self._beside_code(job)
-        return [Command(("scp", *SSH, "-r", f"{job.hosts[0]}:{there}", f"runs/{job.name}"))]
-
-    def _beside_code(self, job: Job) -> str:
-        return f"{backend.folder_of(job)}/{job.results}"
+        beside_code = f"{backend.folder_of(job)}/{job.results}"
+        there = job.results if job.results.startswith("/") else beside_code
+        here = backend.fetched(job)
+        copy = Command(("scp", *SSH, "-r", f"{job.hosts[0]}:{there}/.", here))
+        return [backend.make_folder(here), copy]
 
     def delete(self, job: Job) -> list[Command]:
         """Stops what still runs; code and results stay where they are."""

@@ -56,7 +56,7 @@ class Slurm(Backend):
             raise ConfigError("slurm: job.hosts: SLURM chooses the nodes; how many is job.nodes")
 
     def create(self, job: Job) -> list[Command]:
-        return [Command(("mkdir", "-p", str(_log(job).parent)))]  # SLURM makes no folder for a log
+        return [backend.make_folder(str(_log(job).parent))]  # SLURM makes none for a log
 
     def start(self, job: Job, hosts: Sequence[str]) -> list[Command]:
         return [Command(("sbatch", "--parsable"), batch_script(job))]
