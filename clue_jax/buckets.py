@@ -35,7 +35,7 @@ def listed(folder: epath.PathLike) -> list[epath.Path]:
 def move_files(partial: epath.Path, final: epath.Path) -> None:
     """Moves a tree file by file; those that say that it is whole go first and come last."""
     store, source = fsspec.core.url_to_fs(str(partial))
-    target = store._strip_protocol(str(final))
+    _, target = fsspec.core.url_to_fs(str(final))
 
     def last(name: str) -> tuple[int, str]:
         names = name.rpartition("/")[2]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from clue_jax.console import say
 from clue_jax.errors import ClueError, ConfigError, LostPeerError
@@ -31,12 +30,10 @@ class Command:
 
     argv: tuple[str, ...]
     stdin: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)  # beside what is there
 
     def text(self) -> str:
         """As a line of a shell script, and the lines it reads."""
-        named = [f"{name}={value}" for name, value in self.environment.items()]
-        line = shlex.join([*(["env", *named] if named else []), *self.argv])
+        line = shlex.join(self.argv)
         if not self.stdin:
             return line
         assert END not in self.stdin.splitlines()
@@ -69,12 +66,12 @@ def command(*words: str, **flags: str | int | bool) -> Command:
 
 def options(flags: Mapping[str, str | int | bool]) -> list[str]:
     """Flags as gcloud, kubectl and SLURM write them; what is empty or false is left out."""
-    names = {name: name.replace("_", "-") for name in flags}
-    return [
-        f"--{names[name]}" if value is True else f"--{names[name]}={value}"
+    given = {
+        name.replace("_", "-"): value
         for name, value in flags.items()
-        if value is True or (value is not False and value != "")
-    ]
+        if value is not False and value != ""
+    }
+    return [f"--{n}" if value is True else f"--{n}={value}" for n, value in given.items()]
 
 
 def require_tools(tools: Iterable[str]) -> None:
@@ -150,7 +147,6 @@ def _finish(planned: Command, *, capture: bool, quiet: bool = False) -> tuple[in
         stdin=None if planned.stdin else subprocess.DEVNULL,
         stdout=subprocess.PIPE if capture else None,
         stderr=subprocess.DEVNULL if quiet else None,
-        env={**os.environ, **planned.environment},
         text=True,
         errors="replace",
         # Signals of a terminal reach the launcher alone, which cleans up.

@@ -96,9 +96,9 @@ def run_supervised(backend: Backend, job: Job, clean_up: str, keep: bool, fit: b
             raise LostPeerError(f"no machines: {error}") from error
         return _attempt(backend, job, brought[0], told, wait=True)
 
+    log, progress = NOTES / job.name / "attempts.jsonl", progress_of(job.results)
     with _removing(backend, job, keep):
-        log = NOTES / job.name / "attempts.jsonl"
-        return supervise(attempt, progress_of(job.results), log, told)
+        return supervise(attempt, progress, log, told)
 
 
 def progress_of(results: str) -> Callable[[], int | None]:

@@ -75,7 +75,7 @@ class Checkpoints:
         self.directory = epath.Path(directory)
         if str(directory).startswith("s3://"):
             raise StorageError(
-                f"{directory}: Orbax writes no checkpoints to s3://; give --workdir on gs:// or on a"
+                f"{directory}: Orbax writes no checkpoints to s3://; give --workdir on gs:// or a"
                 " file system"
             )
         self.metric, self.batches_left_out = metric, batches_left_out
