@@ -109,7 +109,7 @@ def _verdict(
     limit = float("inf")
     while True:
         alive = [process for process in started if process.poll() is None]
-        worst = _worst(worst, [process.poll() for process in started])
+        worst = _worst(worst, list(map(_code, job, started)))
         if worst and limit == float("inf"):
             limit = time.monotonic() + PEER_SECONDS
         if not alive:
@@ -136,6 +136,14 @@ def _verdict(
         flush=True,
     )
     return LostPeerError.exit_code
+
+
+def _code(planned: Planned, process: subprocess.Popen[str]) -> int | None:
+    """The exit code, negative for a death by signal, which a shell elsewhere numbers from 128."""
+    code = process.poll()
+    if planned.remote and code is not None and code in range(129, 160):
+        return 128 - code
+    return code
 
 
 class _End(NamedTuple):

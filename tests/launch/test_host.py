@@ -98,6 +98,14 @@ def test_a_lost_connection_is_a_lost_process(capfd):
     assert run([Planned((sys.executable, "-c", "exit(255)"))]) == 255
 
 
+def test_a_process_that_is_killed_elsewhere_is_named(capfd):
+    # SIGKILL, and the SIGABRT of one that saw it.
+    ends = ("exit(128 + 9)", "exit(128 + 6)")
+    job = [Planned((sys.executable, "-c", source), remote=True) for source in ends]
+    assert run(job) == 7
+    assert "process 0 of 2 was ended by SIGKILL" in capfd.readouterr().err
+
+
 def test_an_unknown_verb_is_refused(host):
     done = subprocess.run([*host, "rnu", "0"], capture_output=True, text=True)
     assert done.returncode == 2 and "rnu: install, run or stop" in done.stderr
