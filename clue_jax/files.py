@@ -22,6 +22,7 @@ from typing import Any
 
 from etils import epath
 
+from clue_jax.buckets import in_bucket, listed, make_folder, move_files
 from clue_jax.errors import DataError, LockedError, StorageError
 
 LEASE_STALE_SECONDS = 60.0
@@ -72,7 +73,7 @@ def write_bytes(path: epath.PathLike, payload: bytes) -> None:
     path = epath.Path(path)
     staged = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             with staged.open("wb") as stream:
                 stream.write(payload)
@@ -142,7 +143,7 @@ def staged_directory(final: epath.PathLike, *, overwrite: bool = False) -> Itera
         # Another writer may have published between the first look and the lease.
         refuse_existing(final, overwrite=overwrite)
         refuse_sharers(final)
-        partial.mkdir(parents=True, exist_ok=True)
+        make_folder(partial)
         yield partial
         publish(partial, final)
 
@@ -169,8 +170,14 @@ def refuse_sharers(final: epath.PathLike) -> None:
 def publish(partial: epath.Path, final: epath.Path) -> None:
     """Gives a whole directory its final name; a reader of that name finds the old or the new one.
 
+    In a bucket, where no directory has a name that could be changed, every file is moved, and a
+    reader that goes by the manifest finds the old one, none, or the new one.
+
     To be called by who holds the lease.
     """
+    if in_bucket(final):
+        move_files(partial, final)
+        return
     replaced = final.parent / f".{final.name}.{secrets.token_hex(4)}.old"
     if _exchange(partial, final):
         partial.rename(replaced)
@@ -195,7 +202,7 @@ def _exchange(one: epath.Path, other: epath.Path) -> bool:
 def refuse_existing(final: epath.PathLike, *, overwrite: bool) -> None:
     """Raises StorageError when `final` already holds something and may not be replaced."""
     final = epath.Path(final)
-    if final.exists() and not overwrite and (not final.is_dir() or any(final.iterdir())):
+    if final.exists() and not overwrite and (not final.is_dir() or listed(final)):
         raise StorageError(
             f"{final}: already there and never overwritten silently; choose another --out or, where"
             " there is a config, pass --config.overwrite=true"
@@ -247,7 +254,7 @@ def _lease_record(token: str) -> dict[str, Any]:
 
 def _acquire(path: epath.Path, token: str) -> None:
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         if _create(path, token):
             return
     # Looking and taking over must not be interleaved: a second contender that looked at the stale
@@ -291,7 +298,7 @@ def _alone_in(folder: epath.Path) -> Iterator[None]:
 def _create(path: epath.Path, token: str) -> bool:
     """Creates the lease only if absent, with its content from the first instant."""
     record = json.dumps(_lease_record(token))
-    if "://" in str(path):
+    if in_bucket(path):
         # Buckets have no exclusive create through this API: last writer wins, then reads back.
         if path.exists():
             return False

@@ -2,61 +2,79 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
-from clue_jax.cli import PROGRAM
-from clue_jax.cli_stages import STAGES
-from clue_jax.errors import ClueError, ConfigError
-from launch import local
-
-USAGE = """python -m launch local [--processes=N] [--devices=M] [--dry_run] -- STAGE --flag=...
-
-Starts N processes of one job on this machine, each with M emulated CPU devices (0: the devices
-that are there), and waits for them. The way to try what several hosts do, for example
-
-  python -m launch local --processes=2 --devices=4 -- train --config=configs/pretrain.py:smoke \\
-      --data=data/smoke --workdir=runs/smoke
-
-Exit code: that of the stage; 7 when a process was lost, which is named."""
+from clue_jax.errors import EXIT_INTERRUPTED, ClueError, ConfigError
+from launch import command_line, local, verbs
+from launch.backend import NOTES
+from launch.backends import BACKENDS
+from launch.job import Job
+from launch.supervise import supervise
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs a backend; gives the exit code."""
     if not argv or argv[0] in ("--help", "-h", "help") or "--help" in argv[: _stage_at(argv)]:
-        print(USAGE)
+        print(command_line.usage())
         return 0 if argv else ConfigError.exit_code
+    backend, own, stage = argv[0], argv[1 : _stage_at(argv)], argv[_stage_at(argv) + 1 :]
     try:
-        return _run(argv)
+        return _local(own, stage) if backend == "local" else _elsewhere(backend, own, stage)
     except ClueError as error:
         print(f"launch: error: {error}", file=sys.stderr, flush=True)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("launch: interrupted", file=sys.stderr, flush=True)
+        return EXIT_INTERRUPTED
 
 
-def _run(argv: Sequence[str]) -> int:
-    backend, own, stage = argv[0], argv[1 : _stage_at(argv)], argv[_stage_at(argv) + 1 :]
-    if backend != "local":
-        raise ConfigError(f"no backend {backend!r}; there is: local")
+def _elsewhere(name: str, own: Sequence[str], stage: Sequence[str]) -> int:
+    asked = command_line.parse(name, own, stage)
+    backend, job = BACKENDS[name], asked.job
+    if asked.verb in verbs.LOOKING:
+        if asked.dry_run:
+            print("\n".join(each.text() for each in verbs.looking(backend, asked.verb, job)))
+            return 0
+        return verbs.look(backend, asked.verb, job)
+    if asked.dry_run:
+        print(verbs.script(backend, job, asked.clean_up, asked.keep, asked.fit))
+        return 0
+    go = verbs.run_supervised if asked.verb == "supervise" else verbs.run
+    return go(backend, job, asked.clean_up, asked.keep, asked.fit)
+
+
+def _local(own: Sequence[str], stage: Sequence[str]) -> int:
+    supervised = list(own[:1]) == ["supervise"]
     values = flags.FlagValues()
     flags.DEFINE_integer("processes", 2, "of the job", 1, flag_values=values)
     flags.DEFINE_integer("devices", 1, "emulated in each; 0: those there", 0, flag_values=values)
     flags.DEFINE_bool("dry_run", False, "only print what would be started", flag_values=values)
     try:
-        _, *rest = values([PROGRAM, *own])
+        _, *rest = values([command_line.PROGRAM, *own[supervised:]])
     except flags.Error as error:
         raise ConfigError(" ".join(str(error).split())) from error
     if rest:
         raise ConfigError(f"{rest[0]!r} is no flag; the stage stands after --")
-    if not stage or stage[0] not in STAGES:
-        stages = [name for name in STAGES if " " not in name]  # an action is one process's work
-        raise ConfigError(f"after -- stands a stage: {', '.join(stages)}")
-    job = local.job_of(stage, values.processes, values.devices)
+    job = Job(stage=tuple(stage))
+    command_line.check_known(job)
+    planned = local.job_of(stage, values.processes, values.devices)
     if values.dry_run:
-        print("\n".join(process.text() for process in job))
+        print("\n".join(process.text() for process in planned))
         return 0
-    return local.run(job)
+    if not supervised:
+        return local.run(planned)
+    told: list[signal.Signals] = []
+    log = NOTES / "local" / (Path(job.results).name or stage[0]) / "attempts.jsonl"
+
+    def attempt() -> int:  # on a port of its own each time
+        return local.run(local.job_of(stage, values.processes, values.devices), told)
+
+    return supervise(attempt, verbs.progress_of(job.results), log, told)
 
 
 def _stage_at(argv: Sequence[str]) -> int:

@@ -18,4 +18,4 @@ if __name__ == "__main__":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != int(parent):  # gone before the call
             sys.exit(128 + signal.SIGTERM)
-    os.execv(argv[0], argv)
+    os.execvp(argv[0], argv)

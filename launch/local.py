@@ -11,8 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,11 +29,18 @@ class Planned:
     """A process to be started."""
 
     argv: tuple[str, ...]
-    environment: dict[str, str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    # Whether it is a connection to a process elsewhere (launch/host.sh), which is told to stop by
+    # the end of its input. It ends with that process's exit code, or with 255 when it is lost.
+    remote: bool = False
 
     def text(self) -> str:
         """As a line for a shell."""
-        return shlex.join(["env", *(f"{k}={v}" for k, v in self.environment.items()), *self.argv])
+        named = [f"{name}={value}" for name, value in self.environment.items()]
+        return shlex.join([*(["env"] if named else []), *named, *self.argv])
+
+
+LOST_CONNECTION = 255  # of ssh
 
 
 def job_of(stage: Sequence[str], processes: int, devices: int) -> list[Planned]:
@@ -60,38 +67,49 @@ def job_of(stage: Sequence[str], processes: int, devices: int) -> list[Planned]:
     return [Planned(argv, shared | number) for number in own]
 
 
-def run(job: Sequence[Planned]) -> int:
+def run(job: Sequence[Planned], told: list[signal.Signals] | None = None) -> int:
     """Starts a job and waits for it; gives its exit code.
 
     A signal is passed on to all processes. When one is lost the others are given time to notice,
     then they are ended; nothing is left running.
+
+    Args:
+        job: its processes.
+        told: is given the signals that come.
     """
     started: list[subprocess.Popen[str]] = []
     echoes: list[threading.Thread] = []
-    with _passing_on(started) as told:
+    told = [] if told is None else told
+    with _passing_on(started, told):
         try:
             for number, planned in enumerate(job):
                 started.append(_start(planned))
                 echoes.append(_echo(started[-1], number))
                 if told:  # perhaps between the two lines above, when it was not known yet
-                    started[-1].send_signal(told[-1])
-            return _verdict(started, told)
+                    _tell(started[-1], told[-1])
+            return _verdict(job, started, told)
         finally:
             for process in started:
                 if process.poll() is None:
                     process.kill()
                 process.wait()
+                if process.stdin:
+                    process.stdin.close()
             for echo in echoes:
                 echo.join()
 
 
-def _verdict(started: Sequence[subprocess.Popen[str]], told: Sequence[signal.Signals]) -> int:
+def _verdict(
+    job: Sequence[Planned],
+    started: Sequence[subprocess.Popen[str]],
+    told: Sequence[signal.Signals],
+) -> int:
     """Waits until all have ended; the first that ended badly of itself says how the job did."""
     worst: _End | None = None
     limit = float("inf")
     while True:
         alive = [process for process in started if process.poll() is None]
-        worst = _worst(worst, [process.poll() for process in started])
+        worst = _worst(worst, list(map(_code, job, started)))
         if worst and limit == float("inf"):
             limit = time.monotonic() + PEER_SECONDS
         if not alive:
@@ -104,18 +122,28 @@ def _verdict(started: Sequence[subprocess.Popen[str]], told: Sequence[signal.Sig
     if worst is None:
         return EXIT_DONE
     number, code = worst.process, worst.code
-    if code >= 0:
+    lost_connection = job[number].remote and code == LOST_CONNECTION
+    if code >= 0 and not lost_connection:
         return code
     if -code in told:
         print("launch: stopped before the stage could be told to", file=sys.stderr, flush=True)
         return 128 - code
+    fate = "disconnected" if lost_connection else f"ended by {signal.Signals(-code).name}"
     print(
-        f"launch: error: process {number} of {len(started)} was ended by"
-        f" {signal.Signals(-code).name}; run the same command again to continue",
+        f"launch: error: process {number} of {len(started)} was {fate};"
+        " run the same command again to continue",
         file=sys.stderr,
         flush=True,
     )
     return LostPeerError.exit_code
+
+
+def _code(planned: Planned, process: subprocess.Popen[str]) -> int | None:
+    """The exit code, negative for a death by signal, which a shell elsewhere numbers from 128."""
+    code = process.poll()
+    if planned.remote and code is not None and code in range(129, 160):
+        return 128 - code
+    return code
 
 
 class _End(NamedTuple):
@@ -141,6 +169,7 @@ def _start(planned: Planned) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*own, *planned.argv],
         env={**os.environ, **planned.environment},
+        stdin=subprocess.PIPE if planned.remote else None,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -165,21 +194,30 @@ def _echo(process: subprocess.Popen[str], number: int) -> threading.Thread:
     return thread
 
 
+def _tell(process: subprocess.Popen[str], number: int) -> None:
+    """Passes a signal on; a process elsewhere is told by the end of its input at first."""
+    if process.stdin and not process.stdin.closed:
+        process.stdin.close()
+    else:
+        process.send_signal(number)
+
+
 @contextlib.contextmanager
-def _passing_on(started: Sequence[subprocess.Popen[str]]) -> Iterator[list[signal.Signals]]:
-    """Gives the signals that have come, as they come."""
-    told: list[signal.Signals] = []
+def _passing_on(
+    started: Sequence[subprocess.Popen[str]], told: list[signal.Signals]
+) -> Iterator[None]:
+    """Adds the signals that come to `told`, and passes them on to those who run."""
 
     def send(number: int, frame: Any) -> None:
         told.append(signal.Signals(number))
         for process in started:
             if process.poll() is None:
-                process.send_signal(number)
+                _tell(process, number)
 
     kinds = signal.SIGTERM, signal.SIGINT
     previous = {kind: signal.signal(kind, send) for kind in kinds}
     try:
-        yield told
+        yield
     finally:
         for kind, handler in previous.items():
             signal.signal(kind, handler)

@@ -6,18 +6,15 @@ See jax.experimental.topologies and https://openxla.org/xla/aot_compilation.
 from __future__ import annotations
 
 import importlib.util
-import math
 import os
-import re
 
 import jax
 import numpy as np
 from jax.experimental import mesh_utils, topologies
 
 from clue_jax.errors import ConfigError
-from clue_jax.parallel.chips import TPUS, Chip, chip_of_topology
+from clue_jax.parallel.chips import EXAMPLES, Chip, check_topology
 
-EXAMPLES = ("v4:4x4x4", "v5e:16x16", "v5p:8x8x8", "v6e:16x16", "tpu7x:4x4x4")
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",  # nothing runs on a TPU here
     "TPU_SKIP_MDS_QUERY": "1",  # ask no metadata server about this machine
@@ -63,30 +60,7 @@ def describe_topology(name: str, slices: int = 1) -> tuple[np.ndarray, Chip]:
 
 def _check(name: str, slices: int) -> Chip:
     """Finds the chip, and the mistakes that need no compiler to be found."""
-    chip, shape = chip_of_topology(name), name.partition(":")[2]
-    if chip is None:
-        raise ConfigError(
-            f"--topology={name}: no chip of that name; there are"
-            f" {', '.join(chip.name for chip in TPUS)}, for example --topology={EXAMPLES[1]}"
-        )
-    example = next(other for other in EXAMPLES if chip_of_topology(other) is chip)
-    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", shape) or shape.count("x") + 1 != chip.torus:
-        raise ConfigError(
-            f"--topology={name}: a {chip.name} topology is {chip.torus} numbers of chips,"
-            f" for example {example}"
-        )
-    sides = [int(side) for side in shape.split("x")]
-    assert chip.host_bounds and chip.pod_chips  # every TPU of the table has them
-    if any(side % bound for side, bound in zip(sides, chip.host_bounds, strict=False)):
-        host = "x".join(map(str, chip.host_bounds[: len(sides)]))
-        raise ConfigError(f"--topology={name}: a host has {host} chips; the sides are multiples")
-    if math.prod(sides) > chip.pod_chips:
-        raise ConfigError(
-            f"--topology={name}: {math.prod(sides)} chips, but a {chip.name} pod has"
-            f" {chip.pod_chips}; use --slices for more"
-        )
-    if slices < 1:
-        raise ConfigError(f"--slices={slices}: at least 1")
+    chip = check_topology(name, slices)
     if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
         raise ConfigError(
             f"--topology={name}: the TPU compiler (libtpu) is not installed; in a virtual"

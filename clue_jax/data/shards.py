@@ -18,6 +18,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from etils import epath
 
 from clue_jax import files
+from clue_jax.buckets import listed
 from clue_jax.data.manifest import AGAIN
 from clue_jax.errors import DataError, StorageError
 
@@ -57,11 +58,11 @@ class Build:
 
     def _clear(self, folder: epath.Path) -> None:
         """Removes everything that is not a finished file, such as halves left by a kill."""
-        for leftover in folder.iterdir():
+        for leftover in listed(folder):
             name = str(leftover.relative_to(self.root))
             if leftover.is_dir():
                 self._clear(leftover)
-                if not any(leftover.iterdir()):
+                if leftover.exists() and not listed(leftover):
                     leftover.rmdir()
             elif name != BUILD_FILE and name not in self.finished:
                 leftover.unlink()

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from clue_jax import files
+from clue_jax.buckets import listed
 from clue_jax.config import SynthesizeConfig, to_json, validate_synthesize
 from clue_jax.console import progress, say
 from clue_jax.data.synthetic_label_tables import LabelWriter
@@ -51,7 +52,7 @@ def synthesize(config: SynthesizeConfig, out: str) -> None:
     validate_synthesize(config)
     with files.staged_directory(out, overwrite=config.overwrite) as staged:
         # Parts of an interrupted run may be those of another config, and are quick to make again.
-        for leftover in staged.iterdir():
+        for leftover in listed(staged):
             leftover.rmtree() if leftover.is_dir() else leftover.unlink()
         manifest = _write_logs(config, staged)
         files.write_json(staged / "manifest.json", manifest)

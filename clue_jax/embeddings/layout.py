@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from clue_jax.buckets import listed
 from clue_jax.errors import DataError
 
 SUCCESS = "_SUCCESS"
@@ -74,7 +75,7 @@ def item_shards(item_ids: np.ndarray, count: int) -> np.ndarray:
 
 def clear(folder: epath.Path) -> None:
     """Removes everything in a folder."""
-    for path in folder.iterdir():
+    for path in listed(folder):
         if path.is_dir():
             path.rmtree()
         else:
@@ -83,7 +84,7 @@ def clear(folder: epath.Path) -> None:
 
 def files_under(folder: epath.Path, below: str = "") -> Iterator[str]:
     """Paths of all files under a folder, relative to it, in order."""
-    for path in sorted(folder.iterdir()):
+    for path in listed(folder):
         name = f"{below}{path.name}"
         if path.is_dir():
             yield from files_under(path, f"{name}/")

@@ -7,7 +7,11 @@ devices (one per TensorCore). What no page states is None.
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
+
+from clue_jax.errors import ConfigError
 
 GiB = 2**30
 
@@ -150,3 +154,46 @@ def chip_of_kind(device_kind: str) -> Chip | None:
 def chip_of_topology(name: str) -> Chip | None:
     """The chip of a topology such as "v5e:16x16"."""
     return next((chip for chip in TPUS if chip.name == name.partition(":")[0]), None)
+
+
+# A topology of each TPU of the table.
+EXAMPLES = ("v4:4x4x4", "v5e:16x16", "v5p:8x8x8", "v6e:16x16", "tpu7x:4x4x4")
+
+
+def check_topology(name: str, slices: int = 1, setting: str = "--topology") -> Chip:
+    """The chip of a topology that there can be, such as "v5e:16x16".
+
+    Raises:
+        ConfigError: no chip has that name or shape, or there are not so many; names `setting`.
+    """
+    chip, shape = chip_of_topology(name), name.partition(":")[2]
+    said = f"{setting}={name}"
+    if chip is None:
+        raise ConfigError(
+            f"{said}: no chip of that name; there are"
+            f" {', '.join(chip.name for chip in TPUS)}, for example {setting}={EXAMPLES[1]}"
+        )
+    example = next(other for other in EXAMPLES if chip_of_topology(other) is chip)
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", shape) or shape.count("x") + 1 != chip.torus:
+        raise ConfigError(
+            f"{said}: a {chip.name} topology is {chip.torus} numbers of chips,"
+            f" for example {example}"
+        )
+    sides = sides_of(name)
+    assert chip.host_bounds and chip.pod_chips  # every TPU of the table has them
+    if any(side % bound for side, bound in zip(sides, chip.host_bounds, strict=False)):
+        host = "x".join(map(str, chip.host_bounds[: len(sides)]))
+        raise ConfigError(f"{said}: a host has {host} chips; the sides are multiples")
+    if math.prod(sides) > chip.pod_chips:
+        raise ConfigError(
+            f"{said}: {math.prod(sides)} chips, but a {chip.name} pod has"
+            f" {chip.pod_chips}; use --slices for more"
+        )
+    if slices < 1:
+        raise ConfigError(f"--slices={slices}: at least 1")
+    return chip
+
+
+def sides_of(topology: str) -> tuple[int, ...]:
+    """Chips along each dimension of a topology."""
+    return tuple(int(side) for side in topology.partition(":")[2].split("x"))

@@ -17,6 +17,7 @@ import jax
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from clue_jax.buckets import absolute
 from clue_jax.console import say
 from clue_jax.errors import CheckpointError, NonFiniteError, StorageError
 from clue_jax.files import storage_errors
@@ -72,6 +73,11 @@ class Checkpoints:
         batches_left_out: Callable[[int], str] | None = None,
     ):
         self.directory = epath.Path(directory)
+        if str(directory).startswith("s3://"):
+            raise StorageError(
+                f"{directory}: Orbax writes no checkpoints to s3://; give --workdir on gs:// or a"
+                " file system"
+            )
         self.metric, self.batches_left_out = metric, batches_left_out
         self.refused: dict[int, str] = {}  # steps that the last `restore` passed over, and why
         self._doubtful: set[int] = set()  # of these, those that may be read another time
@@ -85,7 +91,7 @@ class Checkpoints:
         if keep_every:
             kept.append(policies.EveryNSteps(keep_every))
         self._orbax = ocp.training.Checkpointer(
-            self.directory.resolve(),
+            absolute(self.directory),
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=policies.AnyPreservationPolicy(kept),
         )
@@ -243,7 +249,7 @@ class Checkpoints:
         where = self.directory / str(step)
         try:
             with _by_itself():
-                loaded = ocp.load_checkpointables(where.resolve(), {**abstract, "info": None})
+                loaded = ocp.load_checkpointables(absolute(where), {**abstract, "info": None})
             of, fingerprints = loaded["info"]["step"], loaded["info"]["fingerprints"]
             left_out = loaded["info"].get("batches_left_out", "")
             missing = [part for part in abstract if part not in fingerprints]

@@ -10,9 +10,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from clue_jax.compilation.collectives import collectives
-from clue_jax.compilation.topology import ENVIRONMENT, EXAMPLES, describe_topology
+from clue_jax.compilation.topology import ENVIRONMENT, describe_topology
 from clue_jax.errors import ConfigError
-from clue_jax.parallel.chips import TPUS, chip_of_kind, chip_of_topology
+from clue_jax.parallel.chips import EXAMPLES, TPUS, chip_of_kind, chip_of_topology
 
 
 @pytest.fixture(autouse=True)

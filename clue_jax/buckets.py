@@ -1,0 +1,48 @@
+"""Buckets (gs://, s3://) where they are unlike folders: no directories, no rename, whole URLs."""
+
+from __future__ import annotations
+
+import fsspec
+from etils import epath
+
+SEALS = ("manifest.json", "_SUCCESS")  # written last, in this order: what they lie in is whole
+
+
+def in_bucket(path: epath.PathLike) -> bool:
+    """Whether a path is a URL, such as gs://bucket/runs."""
+    return "://" in str(path)
+
+
+def absolute(path: epath.PathLike) -> epath.Path:
+    """The whole path; a URL is whole as it is, which `resolve` would make a local path of."""
+    path = epath.Path(path)
+    return path if in_bucket(path) else path.resolve()
+
+
+def make_folder(folder: epath.Path) -> None:
+    """A folder with those above it. Buckets need none; their libraries would make the bucket too,
+    where its name has a slip."""
+    if not in_bucket(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def listed(folder: epath.PathLike) -> list[epath.Path]:
+    """What lies in a folder; in a bucket one that has been made is not there while it is empty."""
+    folder = epath.Path(folder)
+    return sorted(folder.iterdir()) if folder.exists() or not in_bucket(folder) else []
+
+
+def move_files(partial: epath.Path, final: epath.Path) -> None:
+    """Moves a tree file by file; those that say that it is whole go first and come last."""
+    store, source = fsspec.core.url_to_fs(str(partial))
+    _, target = fsspec.core.url_to_fs(str(final))
+
+    def last(name: str) -> tuple[int, str]:
+        names = name.rpartition("/")[2]
+        return (SEALS.index(names) if names in SEALS else -1, name)
+
+    if store.exists(target):
+        for path in sorted(store.find(target), key=last, reverse=True):
+            store.rm(path)
+    for path in sorted(store.find(source), key=last):
+        store.mv(path, target + path.removeprefix(source))

@@ -1,0 +1,155 @@
+"""Commands that a job takes, to be shown or run: argv lists, never a line for a shell to read."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from clue_jax.console import say
+from clue_jax.errors import ClueError, ConfigError, LostPeerError
+
+END = "END_OF_INPUT"
+WAYS_TO_INSTALL = {
+    "gcloud": "https://cloud.google.com/sdk/docs/install, then `gcloud auth login`",
+    "kubectl": "`gcloud components install kubectl gke-gcloud-auth-plugin`, or your cluster's way",
+    "docker": "https://docs.docker.com/engine/install",
+    "sbatch": "run this on a login node of the SLURM cluster",
+    "ssh": "such as `apt-get install openssh-client`",
+    "aws": "https://docs.aws.amazon.com/cli, then `aws configure`",
+    "git": "such as `apt-get install git`",
+}
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program, its arguments and what it reads."""
+
+    argv: tuple[str, ...]
+    stdin: str = ""
+
+    def text(self) -> str:
+        """As a line of a shell script, and the lines it reads."""
+        line = shlex.join(self.argv)
+        if not self.stdin:
+            return line
+        assert END not in self.stdin.splitlines()
+        return f"{line} <<'{END}'\n{self.stdin.removesuffix(chr(10))}\n{END}"
+
+
+@dataclass(frozen=True)
+class Poll:
+    """A command that is run again and again until it prints one of some words, or how it begins."""
+
+    argv: tuple[str, ...]
+    # Word -> exit code that it stands for, 0 for what is hoped for; the first that fits counts.
+    outcomes: Mapping[str, int]
+    seconds: float = 15.0
+
+    def text(self) -> str:
+        """As lines of a shell script that end with the outcome."""
+        cases = "".join(
+            f"    {shlex.quote(word)}*) {'break' if code == 0 else f'exit {code}'} ;;\n"
+            for word, code in self.outcomes.items()
+        )
+        asked = f'case "$({shlex.join(self.argv)})" in\n{cases}  esac'
+        return f"while :; do\n  {asked}\n  sleep {self.seconds:g}\ndone"
+
+
+def command(*words: str, **flags: str | int | bool) -> Command:
+    """`--some_flag=value` for each flag with a value; only `--some_flag` for what is true."""
+    return Command((*words, *options(flags)))
+
+
+def options(flags: Mapping[str, str | int | bool]) -> list[str]:
+    """Flags as gcloud, kubectl and SLURM write them; what is empty or false is left out."""
+    given = {
+        name.replace("_", "-"): value
+        for name, value in flags.items()
+        if value is not False and value != ""
+    }
+    return [f"--{n}" if value is True else f"--{n}={value}" for n, value in given.items()]
+
+
+def require_tools(tools: Iterable[str]) -> None:
+    """Raises ConfigError that names every program which is not there and how to get it."""
+    missing = [tool for tool in dict.fromkeys(tools) if shutil.which(tool) is None]
+    if missing:
+        ways = [f"{tool} ({WAYS_TO_INSTALL.get(tool, 'not found')})" for tool in missing]
+        raise ConfigError(f"not on PATH: {'; '.join(ways)}")
+
+
+def run_all(commands: Sequence[Command]) -> None:
+    """Runs commands one after the other.
+
+    Raises:
+        ClueError: one failed; the following ones were not started.
+    """
+    for each in commands:
+        run(each)
+
+
+def run(planned: Command, *, capture: bool = False) -> str:
+    """Runs a command to its end; gives what it printed where that is wanted.
+
+    Raises:
+        ClueError: it failed; names it.
+    """
+    say(f"+ {shlex.join(planned.argv)}")
+    code, output = _finish(planned, capture=capture)
+    if code:
+        raise ClueError(f"{shlex.join(planned.argv)}: ended with {code}, see above")
+    return output
+
+
+def ask(poll: Poll, patience: int = 5) -> int:
+    """Asks until an outcome; its exit code, or that of a lost machine where nobody answers.
+
+    Args:
+        poll: what to ask.
+        patience: times in a row that the command may fail.
+    """
+    failures, before = 0, ""
+    say(f"+ {shlex.join(poll.argv)}  # every {poll.seconds:g} s")
+    while True:
+        code, output = _finish(Command(poll.argv), capture=True)
+        outcome = _outcome(poll, output) if code == 0 else None
+        if outcome is not None:
+            return outcome
+        failures = failures + 1 if code else 0
+        if failures >= patience:
+            return LostPeerError.exit_code
+        if output.strip() != before:
+            before = output.strip()
+            say(f"  {before}")
+        time.sleep(poll.seconds)
+
+
+def ask_once(poll: Poll) -> int | None:
+    """The outcome now; None: there is none, or nobody answers."""
+    code, output = _finish(Command(poll.argv), capture=True, quiet=True)
+    return _outcome(poll, output) if code == 0 else None
+
+
+def _outcome(poll: Poll, output: str) -> int | None:
+    said = output.strip()
+    return next((code for word, code in poll.outcomes.items() if said.startswith(word)), None)
+
+
+def _finish(planned: Command, *, capture: bool, quiet: bool = False) -> tuple[int, str]:
+    """Exit code, and what it printed where that is captured; `quiet` drops its errors."""
+    done = subprocess.run(
+        planned.argv,
+        input=planned.stdin or None,
+        stdin=None if planned.stdin else subprocess.DEVNULL,
+        stdout=subprocess.PIPE if capture else None,
+        stderr=subprocess.DEVNULL if quiet else None,
+        text=True,
+        errors="replace",
+        # Signals of a terminal reach the launcher alone, which cleans up.
+        process_group=0,
+    )
+    return done.returncode, done.stdout or ""

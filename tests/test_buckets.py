@@ -1,0 +1,87 @@
+"""Folders in buckets: published by their manifest, made by `prepare` and `export`, read again."""
+
+import functools
+import json
+from pathlib import Path
+
+import pytest
+from etils import epath
+
+from clue_jax import buckets, files
+from clue_jax.errors import LockedError, StorageError
+from clue_jax.training.checkpoint import Checkpoints
+from tests.buckets import bucket
+from tests.stages import run_stage
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def objects():
+    with bucket() as found:
+        yield found
+
+
+def test_a_url_is_whole_as_it_is_and_no_other_path_is_made_whole_otherwise():
+    assert str(buckets.absolute("gs://bucket/runs")) == "gs://bucket/runs"
+    assert str(buckets.absolute("runs")) == str(Path.cwd() / "runs")
+    # `resolve` and `absolute` of etils make a folder `gs:` here, where a pod's results would go.
+    assert str(epath.Path("gs://bucket/runs").resolve()) != "gs://bucket/runs"
+    for file in (ROOT / "clue_jax").rglob("*.py"):
+        calls = file.read_text().count(".resolve()")
+        assert calls == (1 if file.name == "buckets.py" else 0), file
+
+
+def test_files_are_written_whole_and_leases_exclude(objects):
+    files.write_json("gs://bucket/a/b.json", {"x": 1})
+    files.write_json("gs://bucket/a/b.json", {"x": 2})
+    assert files.read_json("gs://bucket/a/b.json") == {"x": 2}
+    assert list(objects) == ["gs://bucket/a/b.json"]
+    lease = functools.partial(files.lease, "gs://bucket/lock")
+    with lease(), pytest.raises(LockedError, match="held by process"), lease():
+        pass
+    assert "gs://bucket/lock" not in objects
+
+
+def test_checkpoints_are_not_promised_where_orbax_writes_none():
+    with pytest.raises(StorageError, match="no checkpoints to s3://; give --workdir on"):
+        Checkpoints("s3://bucket/run/checkpoints")
+
+
+def staged(texts, **more):
+    with files.staged_directory("gs://bucket/out", **more) as folder:
+        for name, text in texts.items():
+            files.write_text(folder / name, text)
+
+
+def test_a_folder_is_published_with_its_manifest_last(objects):
+    staged({"manifest.json": "m", "part/a": "1", "_SUCCESS": "", "z": "2"})
+    names = [name.removeprefix("gs://bucket/out/") for name in objects]
+    assert names == ["part/a", "z", "manifest.json", "_SUCCESS"]
+    with pytest.raises(StorageError, match="already there"):
+        staged({"other": "3"})
+    staged({"manifest.json": "n", "other": "3"}, overwrite=True)
+    assert sorted(objects) == ["gs://bucket/out/manifest.json", "gs://bucket/out/other"]
+
+
+def test_a_failure_leaves_nothing_under_the_final_name(objects):
+    with pytest.raises(ZeroDivisionError), files.staged_directory("gs://bucket/out") as folder:
+        files.write_text(folder / "a", "1")
+        _ = 1 / 0
+    assert list(objects) == ["gs://bucket/out.partial/a"]
+    assert buckets.listed("gs://bucket/out") == []
+
+
+def test_stages_write_the_same_into_a_bucket(objects, smoke_data, smoke_run, tmp_path):
+    run_stage("synthesize", "--config=configs/synthesize.py:smoke", f"--out={tmp_path}/logs")
+    arguments = ["--config=configs/data/synthetic.py:smoke", f"--config.source={tmp_path}/logs"]
+    run_stage("prepare", *arguments, "--out=gs://bucket/data")
+    here = json.loads((smoke_data / "manifest.json").read_text())
+    there = files.read_json("gs://bucket/data/manifest.json")
+    assert there["fingerprint"] == here["fingerprint"]
+    for path in smoke_data.rglob("*.array_record*"):
+        name = f"gs://bucket/data/{path.relative_to(smoke_data)}"
+        assert objects[name].getvalue() == path.read_bytes()
+    run_stage("export", f"--workdir={smoke_run}", f"--data={smoke_data}", "--out=gs://bucket/users")
+    run_stage("embeddings", "verify", "gs://bucket/users")
+    assert not [name for name in objects if ".partial" in name or name.endswith(".lock")]
