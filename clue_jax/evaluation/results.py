@@ -66,15 +66,32 @@ def as_json(results: Sequence[Result]) -> list[dict[str, Any]]:
     return [asdict(result) for result in results]
 
 
+def with_groups(first_metric: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Whole tasks, each with its groups of users by name: `TASK, GROUP` is one of `TASK`.
+
+    Args:
+        first_metric: of each task; a group has that of the whole.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for task, metric in first_metric.items():
+        whole, _, group = task.rpartition(", ")
+        if whole in found and first_metric[whole] == metric:
+            found[whole][group] = task
+        else:
+            found[task] = {}
+    return found
+
+
 def print_table(results: Sequence[Result], console: Console | None = None) -> None:
     """Prints a table of at most 100 columns: a section a task, a line a model.
 
     With more than one pair of services, only the means of both directions are printed; of models
-    with several heads, only the one that was chosen.
+    with several heads, only the one that was chosen; of tasks, not the groups of users.
     """
     console = console or Console(width=TABLE_WIDTH, highlight=False)
     cells = {(r.task, r.model, r.metric): r for r in results if not r.model.endswith(HEADS)}
-    tasks = list(dict.fromkeys(r.task for r in results))
+    grouped = with_groups({r.task: r.metric for r in reversed(results)})
+    tasks = list(grouped)
     means = [task for task in tasks if task.endswith("(mean)")]
     others = [task for task in tasks if not task.startswith("matching/")]
     for task in means + others if len(means) > 1 else tasks:
@@ -86,7 +103,8 @@ def print_table(results: Sequence[Result], console: Console | None = None) -> No
     if len(means) > 1:
         console.print(Text("Each direction, and blocks of candidates, are in results.json"))
     if others:
-        console.print(Text("Each head, and all metrics, are in results.json"))
+        groups = ", groups of users" if any(grouped.values()) else ""
+        console.print(Text(f"Each head{groups}, and all metrics, are in results.json"))
 
 
 def _section(task: str, cells: dict[tuple[str, str, str], Result]) -> Table:

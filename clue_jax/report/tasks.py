@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from clue_jax.evaluation.results import HEADS, metric_name
+from clue_jax.evaluation.results import HEADS, metric_name, with_groups
 from clue_jax.report import figures
 from clue_jax.report.fragments import card, cell, folded, table
 
@@ -15,8 +15,11 @@ BEST = "best"  # the model that knows what caused the labels
 def downstream_section(results: list[dict[str, Any]]) -> str:
     """Plots of the chosen heads by task, and the tables behind them; empty without such tasks."""
     entries = [entry for entry in results if entry["task"].startswith(PREFIX)]
-    tasks = list(dict.fromkeys(entry["task"] for entry in entries))
-    plots = [_plot(task, [entry for entry in entries if entry["task"] == task]) for task in tasks]
+    by_task: dict[str, list[dict[str, Any]]] = {}
+    for entry in entries:
+        by_task.setdefault(entry["task"], []).append(entry)
+    grouped = with_groups({task: rows[0]["metric"] for task, rows in by_task.items()})
+    plots = [_plot(task, by_task[task]) for task in grouped]
     if not plots:
         return ""
     caption = (
@@ -24,21 +27,45 @@ def downstream_section(results: list[dict[str, Any]]) -> str:
         " others. Of several heads the one that was best on validation users is shown.</p>"
     )
     tables = "".join(
-        folded(task.removeprefix(PREFIX), _table([e for e in entries if e["task"] == task]))
-        for task in tasks
+        folded(task.removeprefix(PREFIX), _table(by_task[task]))
+        + (_by_group(task, groups, by_task) if groups else "")
+        for task, groups in grouped.items()
     )
     return f'<h2>Downstream tasks</h2>{caption}<div class="charts">{"".join(plots)}</div>{tables}'
 
 
-def _plot(task: str, entries: list[dict[str, Any]]) -> str:
-    metric = metric_name(entries[0]["metric"])
-    shown = [
+def _by_group(task: str, groups: dict[str, str], by_task: dict[str, list[dict[str, Any]]]) -> str:
+    """The first metric of each model for each group of users."""
+    columns = {"all": task} | groups
+    metric = by_task[task][0]["metric"]
+    cells = {
+        (name, entry["model"]): figures.interval_text(
+            entry["value"], entry.get("low"), entry.get("high")
+        )
+        for name, of_group in columns.items()
+        for entry in _chosen(by_task[of_group])
+    }
+    models = [entry["model"] for entry in _chosen(by_task[task])]
+    rows = [[model, *(cells.get((name, model), "-") for name in columns)] for model in models]
+    users = {name: cell(by_task[of_group][0].get("n")) for name, of_group in columns.items()}
+    headings = [("model", False), *((f"{name}, n = {users[name]}", True) for name in columns)]
+    summary = f"{task.removeprefix(PREFIX)}, by groups of users"
+    return folded(summary, table(headings, {metric_name(metric): rows}))
+
+
+def _chosen(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first metric of models, without those of each head and without differences."""
+    return [
         entry
         for entry in entries
         if entry["metric"] == entries[0]["metric"]
         and " - " not in entry["model"]
         and not entry["model"].endswith(HEADS)
     ]
+
+
+def _plot(task: str, entries: list[dict[str, Any]]) -> str:
+    metric = metric_name(entries[0]["metric"])
     intervals = [
         figures.Interval(
             label="best possible" if entry["model"] == BEST else entry["model"],
@@ -47,7 +74,9 @@ def _plot(task: str, entries: list[dict[str, Any]]) -> str:
             high=entry.get("high"),
             baseline=not entry["model"].startswith("clue"),
         )
-        for entry in sorted(shown, key=lambda entry: entry["model"] == BEST)  # the best last
+        for entry in sorted(
+            _chosen(entries), key=lambda entry: entry["model"] == BEST
+        )  # the best last
     ]
     users = entries[0].get("n")
     among = f", n = {users:,}" if isinstance(users, int) else ""

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from clue_jax.errors import NonFiniteError
 from clue_jax.evaluation.bootstrap import Resampled
-from clue_jax.evaluation.results import as_json, exact_rows, print_table, rows_of
+from clue_jax.evaluation.results import as_json, exact_rows, print_table, rows_of, with_groups
 
 METRICS = ("recall_at_1", "recall_at_10", "mrr")
 
@@ -53,3 +53,17 @@ def test_the_table_fits_and_cuts_nothing():
     less = [line for line in lines if line.startswith("- random_encoder")]
     assert [line.count("-.500 [-.595 -.405]") for line in less] == [3, 3]
     assert sum(line.split() == ["chance", *[".010"] * 3] for line in lines) == 2
+
+
+def test_groups_of_users_are_of_the_task_before_the_comma():
+    first = {
+        "downstream/a, b": "auc",
+        "downstream/a, b, one service only": "auc",
+        "downstream/a, b, lift of the policy": "ips_lift",
+        "downstream/c, at most 5": "auc",
+    }
+    assert with_groups(first) == {
+        "downstream/a, b": {"one service only": "downstream/a, b, one service only"},
+        "downstream/a, b, lift of the policy": {},
+        "downstream/c, at most 5": {},
+    }

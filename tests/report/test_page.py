@@ -133,17 +133,21 @@ def test_downstream_tasks_are_shown_by_their_first_metric(tmp_path):
     task, new = "downstream/buys <soon>", "downstream/buys <soon>, new users"
     models = {"prior": 0.5, "clue": 0.7, "clue linear": 0.69, "clue - prior": 0.2, "best": 0.85}
     entries = [entry(task, model, "auc", value) for model, value in models.items()]
-    entries += [entry(task, "clue", "log_loss", 0.61), entry(new, "clue", "auc", 0.66)]
+    lift = entry(f"{task}, lift of the policy", "clue", "dr_lift", 1.25)
+    entries += [entry(task, "clue", "log_loss", 0.61), entry(new, "clue", "auc", 0.66), lift]
     (tmp_path / "results.json").write_text(json.dumps(entries))
     outline = Outline(page_of(tmp_path))
     first, second = [attrs["aria-label"] for tag, attrs in outline.tags if tag == "svg"]
     assert first.startswith("buys <soon>, AUC: prior 0.500 [0.450, 0.550]")
     assert "best possible 0.850" in first and "clue 0.700" in first
     assert "linear" not in first and "0.200" not in first and "0.610" not in first
-    assert "new users" in second and "0.660" in second
+    assert "lift of the policy" in second and "1.250" in second
     for expected in ("clue linear", "clue - prior", "log loss", "n = 893"):
         assert expected in outline.text
-    assert [tag for tag, _ in outline.tags].count("details") == 2
+    # Groups of users stand beside each other, in a table of the task.
+    for expected in ("buys <soon>, by groups of users", "new users, n = 893", "0.660"):
+        assert expected in outline.text
+    assert [tag for tag, _ in outline.tags].count("details") == 3
 
 
 def test_a_quickstart_is_shown_whole(tmp_path):
