@@ -1,7 +1,7 @@
 """Downstream tasks on the synthetic logs, whose best reachable scores are known.
 
     python -m clue_jax export --workdir=runs/first --data=data/prepared --out=runs/first/before \\
-        --config.cutoff=2024-11-26
+        --config.cutoff=2024-11-26 --config.half_life_days=30
     python -m clue_jax export --workdir=runs/first --data=data/prepared --out=runs/first/items \\
         --config.what=items
     python -m clue_jax evaluate --config=configs/evaluate/tasks.py --embeddings=runs/first/before \\
