@@ -54,8 +54,11 @@ def test_the_global_batch_is_the_same_after_any_change_of_hosts(groups, sources)
 
 
 def digest(batches, step):
-    packed, _ = batches.host_batch(step)
-    return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in packed)).hexdigest()
+    arrays = batches.host_batch(step)[0]._asdict()
+    # Only exports weigh behaviours; batches had no such buffer when the digests below were taken.
+    assert not arrays.pop("history_weight_CRT").any()
+    contents = (np.ascontiguousarray(array).tobytes() for array in arrays.values())
+    return hashlib.sha256(b"".join(contents)).hexdigest()
 
 
 @pytest.mark.parametrize("order", [STEPS, STEPS[::-1]])
