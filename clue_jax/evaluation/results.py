@@ -70,7 +70,7 @@ def with_groups(first_metric: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Whole tasks, each with its groups of users by name: `TASK, GROUP` is one of `TASK`.
 
     Args:
-        first_metric: of each task; a group has that of the whole.
+        first_metric: of each task, groups after their whole; a group has that of the whole.
     """
     found: dict[str, dict[str, str]] = {}
     for task, metric in first_metric.items():
@@ -90,7 +90,10 @@ def print_table(results: Sequence[Result], console: Console | None = None) -> No
     """
     console = console or Console(width=TABLE_WIDTH, highlight=False)
     cells = {(r.task, r.model, r.metric): r for r in results if not r.model.endswith(HEADS)}
-    grouped = with_groups({r.task: r.metric for r in reversed(results)})
+    first_metric: dict[str, str] = {}
+    for r in results:
+        first_metric.setdefault(r.task, r.metric)
+    grouped = with_groups(first_metric)
     tasks = list(grouped)
     means = [task for task in tasks if task.endswith("(mean)")]
     others = [task for task in tasks if not task.startswith("matching/")]

@@ -67,3 +67,17 @@ def test_groups_of_users_are_of_the_task_before_the_comma():
         "downstream/a, b, lift of the policy": {},
         "downstream/c, at most 5": {},
     }
+
+
+def test_groups_of_users_are_left_to_the_report():
+    stream = io.StringIO()
+    tasks = ("downstream/a", "downstream/a, one service only", "downstream/b")
+    found = [
+        row
+        for task in tasks
+        for row in exact_rows(task, "clue", {"auc": 0.7, "log_loss": 0.5}, n=30, seed=0)
+    ]
+    print_table(found, Console(file=stream, width=100))
+    printed = stream.getvalue()
+    assert "downstream/a, 30 users" in printed and "downstream/b, 30 users" in printed
+    assert "one service only" not in printed and "groups of users" in printed
