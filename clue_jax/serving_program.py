@@ -90,7 +90,7 @@ def _padded(
         num_item_chunks=jnp.int32(of_items[0]),
         history_CRT=history_CRT,
         history_view_CRT=_segments(real_CRT, config.chunk_views),
-        history_weight_CRT=jnp.zeros((of_views[0], 1, 1), jnp.float32),
+        history_weight_CRT=jnp.ones((of_views[0], 1, 1), jnp.float32),
         view_skips_CU=jnp.zeros((of_views[0], 1), jnp.uint32),
         view_span_C2=_spans(of_views),
         num_view_chunks=jnp.int32(of_views[0]),

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from clue_jax.composition import combine, narrowed, recency
+from clue_jax.composition import combine, narrowed
 from clue_jax.config import EncoderConfig, MeshConfig, TransformerConfig
-from clue_jax.data.sampling import full_views, recency_weights
+from clue_jax.data.recency import service_weights, view_weights
+from clue_jax.data.sampling import full_views
 from clue_jax.inference import embedding_encoder
 from clue_jax.model import clue
 from clue_jax.parallel.mesh import make_mesh, replicated
@@ -56,19 +57,19 @@ def test_fewer_dimensions_are_of_length_one_again():
 
 
 def test_recent_services_weigh_more():
-    mass_NS = recency(DATED, 6.0)
+    mass_NS = service_weights(DATED, 6.0)
     for n in range(len(DATED)):
         rows = [slice(*DATED.behaviour_offsets[[2 * n + s, 2 * n + s + 1]]) for s in range(2)]
         times = [DATED.behaviour_times[row] for row in rows]
         newest = np.concatenate(times).max(initial=0)
         expected = [(0.5 ** ((newest - time) / DAY / 6.0)).sum() for time in times]
         np.testing.assert_allclose(mass_NS[n], expected)
-    np.testing.assert_allclose(recency(DATED, 1e12), DATED.counts())
+    np.testing.assert_allclose(service_weights(DATED, 1e12), DATED.counts())
 
 
 def test_weights_are_counted_from_the_newest_of_a_view():
     views = full_views(DATED, 3)
-    weights = recency_weights(views, 2.0)
+    weights = view_weights(views, 2.0)
     for first, last in zip(views.offsets[:-1], views.offsets[1:], strict=True):
         times = views.times[first:last]
         age = (times.max(initial=0) - times) / DAY
@@ -93,7 +94,7 @@ def test_a_bag_is_the_weighted_mean_of_its_items(devices):
     assert np.array_equal(present_NS, DATED.counts() > 0)
     assert abs(z_NSE - encoded(0.0, devices, bag)[0]).max() > 0.05
     views = full_views(DATED, bag.max_history)
-    weights = recency_weights(views, 6.0)
+    weights = view_weights(views, 6.0)
     for row, (first, last) in enumerate(zip(views.offsets[:-1], views.offsets[1:], strict=True)):
         if last > first:
             items = DATED.item_ids[views.items[first:last]].tolist()
@@ -109,3 +110,11 @@ def test_an_endless_half_life_is_none():
 def test_without_dates_all_weigh_alike():
     undated = dataclasses.replace(DATED, behaviour_times=np.zeros_like(DATED.behaviour_times))
     np.testing.assert_array_equal(encoded(3.0, users=undated)[0], encoded(0.0, users=undated)[0])
+
+
+def test_buffers_of_one_slot_are_not_taken_for_weights():
+    short = dataclasses.replace(CONFIG, max_history=1, row_behaviours=1)
+    expected, _ = encoded(0.0, config=dataclasses.replace(short, history_rows=4))
+    found, _ = encoded(0.0, config=dataclasses.replace(short, history_rows=1))
+    assert abs(expected).max() > 0.1
+    np.testing.assert_allclose(found, expected, atol=1e-6)

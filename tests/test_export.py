@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clue_jax import files
-from clue_jax.composition import combine, recency
+from clue_jax.composition import combine
 from clue_jax.config import (
     EncoderConfig,
     ExportConfig,
@@ -22,6 +22,7 @@ from clue_jax.config import (
     StoredPrecision,
     from_json,
 )
+from clue_jax.data.recency import service_weights
 from clue_jax.data.records import concatenate, visible
 from clue_jax.data.source import Dataset, open_dataset
 from clue_jax.embeddings.moments import moments_of
@@ -177,7 +178,7 @@ def test_recent_behaviours_weigh_more(smoke_run, smoke_data, tmp_path, users, pa
         found, _ = matrix(rows, f"embedding_{service}")
         np.testing.assert_allclose(found, z_NSE[:, position], atol=1e-6)
     found, _ = matrix(rows, "embedding")
-    np.testing.assert_allclose(found, combine(z_NSE, recency(users, 20.0)), atol=1e-6)
+    np.testing.assert_allclose(found, combine(z_NSE, service_weights(users, 20.0)), atol=1e-6)
     plain, _ = embed_users(params, pretrained(smoke_run), users)
     assert abs(plain - z_NSE).max() > 0.01
     manifest = read_manifest(out)

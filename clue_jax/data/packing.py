@@ -17,9 +17,10 @@ import numpy as np
 from clue_jax.config import EncoderConfig, SamplingConfig
 from clue_jax.data.capacity import Capacity
 from clue_jax.data.ragged import distinct, ranges, row_sums
+from clue_jax.data.recency import view_weights
 from clue_jax.data.records import Users
 from clue_jax.data.rows import Placement, place, slots
-from clue_jax.data.sampling import Views, block_draws, recency_weights, token_draws, view_keys
+from clue_jax.data.sampling import Views, block_draws, token_draws, view_keys
 from clue_jax.data.tokenizer import GENERIC_GUIDE
 
 Array = Any  # NumPy on the host, jax.Array on devices
@@ -72,7 +73,7 @@ def pack_views(
         capacity: buffer sizes, from `capacity_for` over a superset of these users.
         config: caps, and sizes of chunks.
         draws: keys of token dropout, generic guides and skipped blocks; None: none of them.
-        half_life_days: see `recency_weights`; 0: all behaviours weigh alike.
+        half_life_days: see `recency.view_weights`; 0: all behaviours weigh alike.
 
     Returns:
         The buffers, and counts: real `tokens`, distinct `items` and those `truncated` to the cap,
@@ -138,7 +139,7 @@ def pack_histories(
         views: their views.
         capacity: of the buffers.
         config: caps, and sizes of chunks.
-        half_life_days: see `recency_weights`; 0: all behaviours weigh alike.
+        half_life_days: see `recency.view_weights`; 0: all behaviours weigh alike.
 
     Returns:
         The buffers, and the identities [u] uint64 of the items, in the order of the rows of the
@@ -169,7 +170,7 @@ def _lay_views(
     owner = np.flatnonzero(sizes)
     values = [(packed.history_CRT, numbers)]
     if half_life_days:
-        values.append((packed.history_weight_CRT, recency_weights(views, half_life_days)))
+        values.append((packed.history_weight_CRT, view_weights(views, half_life_days)))
     buffers = packed.history_view_CRT, packed.view_span_C2, packed.num_view_chunks
     placed = _lay(buffers, sizes[owner], values, config.chunk_views)
     owner = owner[placed.order]
@@ -282,7 +283,7 @@ def empty_views(
         num_item_chunks=zeros(),
         history_CRT=zeros(*view_shape),
         history_view_CRT=np.full(view_shape, config.chunk_views, np.int32),
-        history_weight_CRT=np.zeros(view_shape if weights else (view_shape[0], 1, 1), np.float32),
+        history_weight_CRT=np.ones(view_shape if weights else (view_shape[0], 1, 1), np.float32),
         view_skips_CU=bits(capacity.view_chunks, config.chunk_views),
         view_span_C2=zeros(capacity.view_chunks, 2),
         num_view_chunks=zeros(),

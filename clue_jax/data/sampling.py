@@ -30,7 +30,6 @@ from clue_jax.data.keyed import (
 from clue_jax.data.pairs import num_views
 from clue_jax.data.ragged import ranges, row_sums, run_starts
 from clue_jax.data.records import Users
-from clue_jax.data.timestamps import DAY_SECONDS
 
 
 @dataclass(frozen=True)
@@ -113,17 +112,6 @@ def full_views(users: Users, length: int) -> Views:
     """One view per service, of the newest `length` behaviours: what inference encodes."""
     entries, rows, _ = _recent(users, np.full(len(users) * len(users.services), length))
     return _views(users, entries, rows, len(users.services))
-
-
-def recency_weights(views: Views, half_life_days: float) -> np.ndarray:
-    """Weights [M] float32 of behaviours, which halve with every half-life into the past.
-
-    The newest of each view weighs one: in a mean over it only differences between ages count.
-    """
-    sizes = np.diff(views.offsets)
-    newest = np.repeat(views.times[views.offsets[1:][sizes > 0] - 1], sizes[sizes > 0])
-    lives = (newest - views.times) / (half_life_days * DAY_SECONDS)
-    return np.exp2(-lives).astype(np.float32)
 
 
 def view_keys(users: Users, views: Views) -> np.ndarray:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import scipy.sparse as sp
 
+from clue_jax.composition import unit
 from clue_jax.data.records import Users
 from clue_jax.embeddings.reader import read_manifest, read_table
 from clue_jax.embeddings.vectors import matrix
@@ -142,5 +143,4 @@ def mean_directions(entry_X: np.ndarray, vectors_XE: np.ndarray, entries: int) -
     """Sums of vectors by entry, scaled to length one, [entries, E] float32."""
     total_CE = np.zeros((entries, vectors_XE.shape[1]))
     np.add.at(total_CE, entry_X, vectors_XE)
-    lengths_C = np.maximum(np.linalg.norm(total_CE, axis=1, keepdims=True), 1e-12)
-    return (total_CE / lengths_C).astype(np.float32)
+    return unit(total_CE).astype(np.float32)

@@ -27,10 +27,10 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import svds
 
-from clue_jax.composition import combine
+from clue_jax.composition import combine, unit
 from clue_jax.console import say
+from clue_jax.data.recency import user_weights
 from clue_jax.data.records import Users
-from clue_jax.data.timestamps import DAY_SECONDS
 from clue_jax.errors import ConfigError
 from clue_jax.evaluation import baselines
 from clue_jax.evaluation.als import als_factors, require_als
@@ -88,7 +88,7 @@ class FeatureSource:
 
     def joined(self, names: tuple[str, ...], catalogue: Catalogue | None) -> Features | None:
         """Features side by side, each scaled to length one where there are several."""
-        scaled = _unit if len(names) > 1 else _near_one
+        scaled = unit if len(names) > 1 else _near_one
         users_NF = np.concatenate([scaled(self.users(name)) for name in names], axis=1)
         if catalogue is None:
             return Features(_padded(users_NF))
@@ -143,14 +143,8 @@ class FeatureSource:
         people = self._people
         if not people.dataset.has_times:
             raise ConfigError("config.downstream.features: item_recent needs logs with dates")
-        users = people.seen
-        owner = users.owners()
-        last_N = np.zeros(len(users), np.int64)
-        np.maximum.at(last_N, owner, users.behaviour_times)
-        # In a mean only the differences between ages count, so the last behaviour weighs one.
-        age = last_N[owner] - users.behaviour_times
-        lives = age / (DAY_SECONDS * people.config.downstream.half_life_days)
-        return self._by_item(users, np.exp2(-lives))
+        weights = user_weights(people.seen, people.config.downstream.half_life_days)
+        return self._by_item(people.seen, weights)
 
     # ------------------------------------------------------- all A users of the dataset, held first
 
@@ -235,7 +229,3 @@ def _near_one(x_NF: np.ndarray) -> np.ndarray:
 def _padded(x_NF: np.ndarray) -> np.ndarray:
     """Zero columns up to a multiple of `PAD`: features of one shape share a compiled head."""
     return np.pad(x_NF, ((0, 0), (0, -x_NF.shape[1] % PAD))).astype(np.float32)
-
-
-def _unit(x_NF: np.ndarray) -> np.ndarray:
-    return x_NF / np.maximum(np.linalg.norm(x_NF, axis=1, keepdims=True), 1e-12)

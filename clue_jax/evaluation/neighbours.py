@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from clue_jax.composition import unit
 from clue_jax.config import TaskKind
 from clue_jax.evaluation.folds import Folds
 
@@ -26,7 +27,7 @@ def neighbour_predictions(
     Returns:
         Predictions [n, K], and the validation loss of each fold.
     """
-    unit_nF = x_nF / np.maximum(np.linalg.norm(x_nF, axis=1, keepdims=True), 1e-12)
+    unit_nF = unit(x_nF)
     predicted_nK, losses = np.empty(value_nK.shape), []
     for fold in folds:
         chosen = [
@@ -43,7 +44,7 @@ def neighbour_predictions(
 
 def lookalike_scores(x_nF: np.ndarray, positive_n: np.ndarray, folds: Folds) -> np.ndarray:
     """Cosine with the mean direction of the positive users of the other folds, [n]."""
-    unit_nF = x_nF / np.maximum(np.linalg.norm(x_nF, axis=1, keepdims=True), 1e-12)
+    unit_nF = unit(x_nF)
     score_n = np.empty(len(x_nF))
     for fold in folds:
         known = np.concatenate([fold.fit, fold.choose])

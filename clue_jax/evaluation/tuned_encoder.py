@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from clue_jax.composition import recency
 from clue_jax.config import AttentionKernel, EncoderConfig
 from clue_jax.data.capacity import capacity_for
 from clue_jax.data.packing import PackedViews, pack_views
+from clue_jax.data.recency import service_weights
 from clue_jax.data.records import Users
 from clue_jax.data.sampling import full_views
 from clue_jax.evaluation.head_training import Params, Spec, row_losses
@@ -57,7 +57,7 @@ class TunedEncoder:
         packed, _ = pack_views(users, views, self.capacity, self.config, None, half_life)
         weight_Vb = np.ones(packed.view_slot_Vb.shape, np.float32)
         if half_life:
-            weight_Vb[:, : len(users)] = recency(users, half_life).T
+            weight_Vb[:, : len(users)] = service_weights(users, half_life).T
         return packed, weight_Vb
 
     def encode(self, params: clue.Params, batch: Packed) -> jax.Array:

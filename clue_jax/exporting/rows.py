@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clue_jax.composition import combine, recency
+from clue_jax.composition import combine
 from clue_jax.config import EncoderConfig, ExportConfig, ExportWhat, epoch_seconds
 from clue_jax.data.item_tokens import tokenize
 from clue_jax.data.items import ItemTable
 from clue_jax.data.ragged import offsets_of, row_sums
+from clue_jax.data.recency import service_weights
 from clue_jax.data.records import Users, concatenate, visible
 from clue_jax.data.source import Dataset
 from clue_jax.embeddings.layout import item_shards, user_shards
@@ -84,7 +85,7 @@ def _user_rows(config: ExportConfig, dataset: Dataset, encoder: EncoderConfig) -
     counts_NS = users.counts()
     tokens_NS, truncated_N = volume(users, encoder)
     half_life = config.half_life_days
-    weight_NS = recency(users, half_life) if half_life else np.ones(counts_NS.shape)
+    weight_NS = service_weights(users, half_life) if half_life else np.ones(counts_NS.shape)
     first_N, last_N = _first_and_last(users) if dataset.has_times else (None, None)
     event_N = np.full(len(users), cutoff) if cutoff is not None else last_N
 

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from clue_jax import files
-from clue_jax.composition import combine, recency
+from clue_jax.composition import combine
 from clue_jax.config import (
     DownstreamConfig,
     EncoderConfig,
@@ -18,6 +18,7 @@ from clue_jax.config import (
     TransformerConfig,
     to_json,
 )
+from clue_jax.data.recency import service_weights
 from clue_jax.data.records import concatenate
 from clue_jax.data.source import open_dataset
 from clue_jax.encoder import UserEncoder
@@ -98,7 +99,7 @@ def test_vectors_are_those_of_an_export(company):
     batches = embedding_encoder(SMALL, users, len(users), single_device_mesh(), None, half_life)
     z_NSE, _ = batches(company.params, users)
     encoder = TunedEncoder(SMALL, users, 120, half_life)
-    expected = combine(z_NSE, recency(users, half_life))[places]
+    expected = combine(z_NSE, service_weights(users, half_life))[places]
     np.testing.assert_allclose(encoder.vectors(company.params, places), expected, atol=1e-5)
 
 
