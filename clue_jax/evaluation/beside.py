@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clue_jax.config import epoch_seconds
 from clue_jax.config.evaluation import named_folders
 from clue_jax.console import say
 from clue_jax.embeddings.reader import Embeddings, read_embeddings
 from clue_jax.errors import ConfigError, DataError
 from clue_jax.evaluation.catalogue import Catalogue, Items, read_items
+from clue_jax.evaluation.exported import cutoff_seconds, held_out_of
 from clue_jax.evaluation.people import People
 
 
@@ -74,17 +74,14 @@ def _refuse_knowing_more(export: Embeddings, other: Embeddings, folder: str) -> 
     """Labels are checked against the evaluated export alone."""
 
     def cutoff(embeddings: Embeddings) -> float:
-        time = embeddings.manifest["cutoff"]
-        return epoch_seconds(time) if time else np.inf
+        seconds = cutoff_seconds(embeddings)
+        return np.inf if seconds is None else seconds
 
-    def left_out(embeddings: Embeddings) -> int:
-        return int(embeddings.manifest["hold_out_last"] or 0)
-
-    if cutoff(other) > cutoff(export) or left_out(other) < left_out(export):
+    if cutoff(other) > cutoff(export) or held_out_of(other) < held_out_of(export):
         raise DataError(
             f"{folder}: cutoff {other.manifest['cutoff'] or 'none'} and hold_out_last"
-            f" {left_out(other)}, but the evaluated export has"
-            f" {export.manifest['cutoff'] or 'none'} and {left_out(export)}; export it again so"
+            f" {held_out_of(other)}, but the evaluated export has"
+            f" {export.manifest['cutoff'] or 'none'} and {held_out_of(export)}; export it again so"
             " that it sees no more"
         )
 

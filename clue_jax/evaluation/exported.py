@@ -75,10 +75,15 @@ def seen_by(export: Embeddings, users: Users) -> Users:
 
 def before_labels(export: Embeddings, users: Users) -> Users:
     """Users with all behaviours up to where an export ends."""
-    return visible(users, cutoff_seconds(export), int(export.manifest["hold_out_last"] or 0))
+    return visible(users, cutoff_seconds(export), held_out_of(export))
 
 
 def cutoff_seconds(export: Embeddings) -> int | None:
     """The export's cutoff in epoch seconds; a time without zone is UTC."""
     cutoff = export.manifest["cutoff"]
     return epoch_seconds(cutoff) if cutoff else None
+
+
+def held_out_of(export: Embeddings) -> int:
+    """Behaviours that an export left out at the end of each service's history."""
+    return int(export.manifest["hold_out_last"] or 0)

@@ -19,7 +19,7 @@ from clue_jax.config import TaskConfig, TaskKind
 from clue_jax.data.hashing import hashes64
 from clue_jax.data.timestamps import DAY_SECONDS, times
 from clue_jax.errors import DataError
-from clue_jax.evaluation.exported import cutoff_seconds
+from clue_jax.evaluation.exported import cutoff_seconds, held_out_of
 from clue_jax.evaluation.people import People
 
 FOREVER = 2.0**40  # no label is of the future
@@ -259,7 +259,7 @@ def _check_times(task: TaskConfig, people: People, column: pa.ChunkedArray, wher
 
 
 def _check_undated(task: TaskConfig, people: People) -> None:
-    held_out = int(people.export.manifest["hold_out_last"] or 0)
+    held_out = held_out_of(people.export)
     if task.timeless or (task.kind is TaskKind.RETRIEVAL and held_out):
         return
     raise DataError(

@@ -93,8 +93,13 @@ class People:
     @functools.cached_property
     def behaviours_N(self) -> np.ndarray:
         """Behaviours that the export could see of each held-out user, over all services."""
+        total_N: np.ndarray = self._counts_NS.sum(axis=1)
+        return total_N
+
+    @functools.cached_property
+    def _counts_NS(self) -> np.ndarray:
         counts = [self.export.counts[service][self.held_N] for service in self.export.services]
-        return np.sum(counts, axis=0)
+        return np.stack(counts, axis=1)
 
     def groups(self) -> dict[str, np.ndarray]:
         """Which of the N users are in each group that is also reported on its own."""
@@ -107,8 +112,7 @@ class People:
         if least > 1:
             found[f"{least} behaviours or more"] = total_N >= least
         if services > 1:
-            used_NS = [self.export.counts[s][self.held_N] > 0 for s in self.export.services]
-            found["one service only"] = np.sum(used_NS, axis=0) == 1
+            found["one service only"] = (self._counts_NS > 0).sum(axis=1) == 1
         return found
 
     @functools.cached_property
