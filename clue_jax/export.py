@@ -9,6 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from clue_jax import files
+from clue_jax.buckets import in_bucket
 from clue_jax.composition import narrowed
 from clue_jax.config import (
     EncoderConfig,
@@ -243,7 +244,7 @@ def _use_table(config: ExportConfig, encoder: EncoderConfig, rows: Rows, out: st
     """
     if config.item_table is ItemTableUse.OFF:
         return False
-    if "://" in str(out):
+    if in_bucket(out):
         if config.item_table is ItemTableUse.ON:
             raise ConfigError(f"config.item_table: a table needs a local --out, not {out}")
         return False

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from etils import epath
 
+from clue_jax.buckets import in_bucket
 from clue_jax.errors import ConfigError
 from launch.job import Job
 from launch.local import IN_SEVERAL, Planned
@@ -163,9 +164,7 @@ def module(job: Job) -> list[str]:
 def processes_of(job: Job) -> int:
     """Of the whole job."""
     machines = job.machines
-    if isinstance(machines, Slice):
-        return machines.hosts * machines.slices
-    return machines.nodes * job.processes
+    return machines.all_hosts * (1 if isinstance(machines, Slice) else job.processes)
 
 
 def check_stage(job: Job) -> None:
@@ -179,7 +178,7 @@ def check_stage(job: Job) -> None:
 
 def check_bucket(job: Job) -> None:
     """Raises ConfigError where results would go with the machines."""
-    if job.results and "://" not in job.results:
+    if job.results and not in_bucket(job.results):
         raise ConfigError(
             f"job.stage: {job.results!r} would be lost with the machines, and hosts would not share"
             " it: give --workdir or --out in a bucket, such as gs://bucket/runs/first"
@@ -216,6 +215,11 @@ def need_nodes(job: Job, backend: str) -> Gpus | Cpus:
             f"{backend}: job.accelerator: {job.accelerator!r}: TPUs are at tpu_gce, gke and tpu_vm"
         )
     return machines
+
+
+def place(job: Job) -> dict[str, str]:
+    """Flags of gcloud that say where something is."""
+    return {"project": job.project, "zone": job.zone}
 
 
 def fetched(job: Job) -> str:

@@ -67,6 +67,14 @@ class Slice:
         return self.chips // HOST_CHIPS
 
     @property
+    def all_hosts(self) -> int:
+        return self.hosts * self.slices
+
+    @property
+    def all_chips(self) -> int:
+        return self.chips * self.slices
+
+    @property
     def accelerator_type(self) -> str:
         """Name of one slice in the Cloud TPU API, such as v5litepod-16."""
         return f"{self.names.accelerator}-{self.chips * self.names.cores}"
@@ -84,6 +92,14 @@ class Gpus:
     of_node: int
     nodes: int
 
+    @property
+    def all_hosts(self) -> int:
+        return self.nodes
+
+    @property
+    def all_chips(self) -> int:
+        return self.of_node * self.nodes
+
     def __str__(self) -> str:
         kind = "GPUs" if self.kind == ANY_GPU else f"{self.kind} GPUs"
         return f"{self.of_node} {kind} on {'one node' if self.nodes == 1 else 'each node'}" + (
@@ -96,6 +112,11 @@ class Cpus:
     """Nodes without accelerators."""
 
     nodes: int
+    all_chips = 0
+
+    @property
+    def all_hosts(self) -> int:
+        return self.nodes
 
     def __str__(self) -> str:
         return f"CPUs of {self.nodes} node{'s' if self.nodes > 1 else ''}"

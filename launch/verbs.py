@@ -16,7 +16,6 @@ from launch.backend import NOTES, Backend
 from launch.fits import check_fit, compile_command
 from launch.job import Job
 from launch.local import Planned
-from launch.machines import Gpus, Slice
 from launch.plan import Command, Poll
 from launch.supervise import newest_step, supervise
 
@@ -129,7 +128,7 @@ def _prepare(backend: Backend, job: Job, clean_up: str, fit: bool) -> None:
     commands = [
         *backend.create(job),
         *backend.stage_code(job, ["HOST"]),
-        *backend.start(job, ["HOST"] * _hosts(job)),
+        *backend.start(job, ["HOST"] * job.machines.all_hosts),
     ]
     plan.require_tools(command.argv[0] for command in commands)
     if fit:
@@ -147,9 +146,10 @@ def _bring_up(backend: Backend, job: Job, there: bool = False) -> list[str]:
             raise ClueError(f"{shlex.join(poll.argv)}: the machines did not come ({code})")
     asked = backend.hosts(job)
     hosts = plan.run(asked, capture=True).split() if asked else []
-    if asked and len(hosts) != _hosts(job):
+    if asked and len(hosts) != job.machines.all_hosts:
         raise ClueError(
-            f"{shlex.join(asked.argv)}: names {len(hosts)} machines, the job has {_hosts(job)}"
+            f"{shlex.join(asked.argv)}: names {len(hosts)} machines, the job has"
+            f" {job.machines.all_hosts}"
         )
     plan.run_all(backend.stage_code(job, hosts))
     return hosts
@@ -234,11 +234,9 @@ def cost_lines(backend: Backend, job: Job, clean_up: str) -> list[str]:
     if not backend.billed:
         return [f"{job.name}: {machines}; nothing is billed by this; to stop it: {clean_up}"]
     spot = ", spot" if job.spot else ""
-    chips = machines.chips * machines.slices if isinstance(machines, Slice) else 0
-    if isinstance(machines, Gpus):
-        chips = machines.of_node * machines.nodes
-    hourly = f"USD {job.price * chips:,.2f} an hour" if job.price else "price unknown (job.price)"
-    most = f", USD {job.price * chips * job.max_hours:,.2f} at most" if job.price else ""
+    price = job.price * machines.all_chips  # of an hour
+    hourly = f"USD {price:,.2f} an hour" if job.price else "price unknown (job.price)"
+    most = f", USD {price * job.max_hours:,.2f} at most" if job.price else ""
     until = (
         f"they end by themselves after {job.max_hours} h{most}"
         if backend.ends_by_itself
@@ -252,7 +250,7 @@ def cost_lines(backend: Backend, job: Job, clean_up: str) -> list[str]:
 
 def script(backend: Backend, job: Job, clean_up: str, keep: bool, fit: bool) -> str:
     """What `run` would do, as a shell script: every command with its arguments and input."""
-    hosts = [f"HOST{number}" for number in range(_hosts(job))]
+    hosts = [f"HOST{number}" for number in range(job.machines.all_hosts)]
     lines = [f"# {line}" for line in cost_lines(backend, job, clean_up)]
     if fit and (compiled := compile_command(job)):
         lines += ["# Does it fit?", compiled.text()]
@@ -276,9 +274,3 @@ def script(backend: Backend, job: Job, clean_up: str, keep: bool, fit: bool) -> 
 
 def _texts(commands: Sequence[Command | Poll]) -> list[str]:
     return [command.text() for command in commands]
-
-
-def _hosts(job: Job) -> int:
-    """Machines of the job."""
-    machines = job.machines
-    return machines.hosts * machines.slices if isinstance(machines, Slice) else machines.nodes

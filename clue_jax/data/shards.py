@@ -18,7 +18,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from etils import epath
 
 from clue_jax import files
-from clue_jax.buckets import listed
+from clue_jax.buckets import in_bucket, listed
 from clue_jax.data.manifest import AGAIN
 from clue_jax.errors import DataError, StorageError
 
@@ -90,7 +90,7 @@ class Build:
         path = self.root / name
         with files.storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            if "://" in str(path):
+            if in_bucket(path):
                 files.write_bytes(path, made.path.read_bytes())
             else:
                 os.replace(made.path, path)
@@ -142,7 +142,7 @@ def write_shard(records: Iterable[bytes], path: Path) -> Made:
 @contextlib.contextmanager
 def _local(path: epath.Path) -> Iterator[str]:
     """A local path with the bytes of `path`: itself, or a copy of one in a bucket."""
-    if "://" not in str(path):
+    if not in_bucket(path):
         yield str(path)
         return
     with tempfile.TemporaryDirectory(prefix="clue_jax.") as folder:

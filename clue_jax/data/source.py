@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from clue_jax.buckets import in_bucket
 from clue_jax.config import DataConfig
 from clue_jax.console import progress, say
 from clue_jax.data import cache, shards
@@ -105,7 +106,7 @@ class Dataset:
             "services": list(self.services),
         }
         try:
-            if "://" in str(root):
+            if in_bucket(root):
                 raise StorageError(f"{root}: a bucket cannot be memory-mapped")
             folder = root / f"{split}-{self.fingerprint[:16]}"
             return cache.open_or_build(folder, identity, lambda: self._parts(split))

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from etils import epath
 
+from clue_jax.buckets import in_bucket
 from clue_jax.files import storage_errors
 
 # Sizes are known by the leading 16 bits of the hash: the finest that ranges are cut.
@@ -36,7 +37,7 @@ class Range(NamedTuple):
 def scratch(root: epath.Path) -> Iterator[Path]:
     """A local folder for spilled rows: beside the output, or where temporary files go when that is
     in a bucket. Gone afterwards; what a kill left inside `root` is cleared by the next build."""
-    local = None if "://" in str(root) else str(root)
+    local = None if in_bucket(root) else str(root)
     with tempfile.TemporaryDirectory(prefix=".spill.", dir=local) as folder:
         yield Path(folder)
 

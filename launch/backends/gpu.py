@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from clue_jax.buckets import in_bucket
 from clue_jax.errors import ConfigError
 from launch import backend
 from launch.backend import Backend
@@ -72,7 +73,7 @@ class Gpu(Backend):
         return [Command(("ssh", *SSH, host, " ".join(look))) for host in job.hosts]
 
     def fetch(self, job: Job) -> list[Command]:
-        if not job.hosts or "://" in job.results:
+        if not job.hosts or in_bucket(job.results):
             return super().fetch(job)
         beside_code = f"{backend.folder_of(job)}/{job.results}"
         there = job.results if job.results.startswith("/") else beside_code

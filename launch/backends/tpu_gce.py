@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from clue_jax.errors import ConfigError, LostPeerError
 from launch import backend
-from launch.backend import Backend
+from launch.backend import Backend, place
 from launch.job import Job
 from launch.local import Planned
 from launch.machines import IMAGE_PROJECT, TPU_NAMES, Slice
@@ -55,7 +55,7 @@ class TpuGce(Backend):
         )
         group = command(
             *(*GROUPS, "create", job.name),
-            **_place(job),
+            **place(job),
             size=machines.hosts,
             template=f"{_resources(job)}/instanceTemplates/{job.name}",
             workload_policy=f"{_resources(job)}/resourcePolicies/{job.name}" if linked else "",
@@ -96,13 +96,17 @@ class TpuGce(Backend):
 
     def _state(self, job: Job) -> tuple[str, ...]:
         asked = command(
-            *GROUPS, "describe", job.name, **_place(job), format="value(status.isStable)"
+            *GROUPS, "describe", job.name, **place(job), format="value(status.isStable)"
         )
         return asked.argv
 
     def hosts(self, job: Job) -> Command | None:
         return command(
-            *GROUPS, "list-instances", job.name, **_place(job), format="value(instance.basename())"
+            *GROUPS,
+            "list-instances",
+            job.name,
+            **place(job),
+            format="value(instance.basename())",
         )
 
     def stage_code(self, job: Job, hosts: Sequence[str]) -> list[Command]:
@@ -110,7 +114,7 @@ class TpuGce(Backend):
         line = backend.install_line(job)
         commands = [backend.pack_code(job)]
         for host in hosts:
-            commands.append(command(*COMPUTE, "scp", archive, f"{host}:{there}", **_place(job)))
+            commands.append(command(*COMPUTE, "scp", archive, f"{host}:{there}", **place(job)))
             commands.append(_ssh(job, host, line))
         return commands
 
@@ -130,23 +134,19 @@ class TpuGce(Backend):
         ]
 
     def status(self, job: Job) -> list[Command]:
-        return [command(*GROUPS, "list-instances", job.name, **_place(job))]
+        return [command(*GROUPS, "list-instances", job.name, **place(job))]
 
     def delete(self, job: Job) -> list[Command]:
-        place = {"project": job.project, "region": _region(job)}
+        in_region = {"project": job.project, "region": _region(job)}
         templates = (*COMPUTE, "instance-templates", "delete")
         commands = [
-            command(*GROUPS, "delete", job.name, **_place(job), quiet=True),
-            command(*templates, job.name, **place, quiet=True),
+            command(*GROUPS, "delete", job.name, **place(job), quiet=True),
+            command(*templates, job.name, **in_region, quiet=True),
         ]
         if self._slice(job).hosts > 1:
             policies = (*COMPUTE, "resource-policies", "delete", job.name)
-            commands.append(command(*policies, **place, quiet=True))
+            commands.append(command(*policies, **in_region, quiet=True))
         return commands
-
-
-def _place(job: Job) -> dict[str, str]:
-    return {"project": job.project, "zone": job.zone}
 
 
 def _region(job: Job) -> str:
@@ -158,4 +158,4 @@ def _resources(job: Job) -> str:
 
 
 def _ssh(job: Job, host: str, line: str) -> Command:
-    return command(*COMPUTE, "ssh", host, **_place(job), command=line)
+    return command(*COMPUTE, "ssh", host, **place(job), command=line)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from clue_jax.errors import ClueError, ConfigError, LostPeerError
 from launch import backend
-from launch.backend import Backend
+from launch.backend import Backend, place
 from launch.job import Job
 from launch.local import Planned
 from launch.plan import Command, Poll, command
@@ -40,7 +40,7 @@ class TpuVm(Backend):
         return [
             command(
                 *(*QUEUE, "create", job.name),
-                **_place(job),
+                **place(job),
                 node_id="" if several else job.name,
                 node_count=machines.slices if several else "",
                 node_prefix=job.name if several else "",
@@ -65,9 +65,7 @@ class TpuVm(Backend):
         return Poll(self._state(job), {**there, "FAILED": LostPeerError.exit_code, **_GONE})
 
     def _state(self, job: Job) -> tuple[str, ...]:
-        return command(
-            *QUEUE, "describe", job.name, **_place(job), format="value(state.state)"
-        ).argv
+        return command(*QUEUE, "describe", job.name, **place(job), format="value(state.state)").argv
 
     def stage_code(self, job: Job, hosts: Sequence[str]) -> list[Command]:
         archive, there = str(backend.archive_of(job)), f"{backend.folder_of(job)}.tar.gz"
@@ -75,7 +73,7 @@ class TpuVm(Backend):
         commands = [backend.pack_code(job)]
         for node in _nodes(job):
             target = f"{node}:{there}"
-            commands.append(command(*NODE, "scp", archive, target, worker="all", **_place(job)))
+            commands.append(command(*NODE, "scp", archive, target, worker="all", **place(job)))
             commands.append(_ssh(job, node, line))
         return commands
 
@@ -89,11 +87,11 @@ class TpuVm(Backend):
         return [Planned(_ssh(job, node, line).argv, remote=True) for node in _nodes(job)]
 
     def status(self, job: Job) -> list[Command]:
-        return [command(*QUEUE, "describe", job.name, **_place(job))]
+        return [command(*QUEUE, "describe", job.name, **place(job))]
 
     def delete(self, job: Job) -> list[Command]:
         """With the nodes of the queued resource (--force)."""
-        return [command(*QUEUE, "delete", job.name, **_place(job), force=True, quiet=True)]
+        return [command(*QUEUE, "delete", job.name, **place(job), force=True, quiet=True)]
 
 
 def _nodes(job: Job) -> list[str]:
@@ -102,9 +100,5 @@ def _nodes(job: Job) -> list[str]:
     return [f"{job.name}-{number}" for number in range(job.slices)]
 
 
-def _place(job: Job) -> dict[str, str]:
-    return {"project": job.project, "zone": job.zone}
-
-
 def _ssh(job: Job, node: str, line: str) -> Command:
-    return command(*NODE, "ssh", node, worker="all", **_place(job), command=line)
+    return command(*NODE, "ssh", node, worker="all", **place(job), command=line)

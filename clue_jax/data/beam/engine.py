@@ -12,6 +12,7 @@ from typing import Any
 from etils import epath
 
 from clue_jax import files
+from clue_jax.buckets import in_bucket
 from clue_jax.config import PrepareConfig
 from clue_jax.console import say
 from clue_jax.data.beam.conclusion import CONTENTS_FILE
@@ -84,7 +85,7 @@ def _build(job: Job, options: Any) -> Built:
 
 def _absolute(path: epath.Path) -> epath.Path:
     """Workers have other working folders."""
-    return path if "://" in str(path) else epath.Path(Path(path).absolute())
+    return path if in_bucket(path) else epath.Path(Path(path).absolute())
 
 
 def _run(plan: Plan, options: Any, given: Tokenizer | None) -> None:
