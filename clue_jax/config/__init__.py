@@ -37,6 +37,7 @@ from clue_jax.config.evaluation import (
 from clue_jax.config.evaluation_checks import validate_evaluate
 from clue_jax.config.json import from_json, to_json
 from clue_jax.config.scaling import (
+    DownstreamRuns,
     HeldOutConfig,
     RateRule,
     ScaleConfig,
@@ -112,6 +113,7 @@ __all__ = [
     "validate_pretrain",
     "batch_ranges",
     "HeldOutConfig",
+    "DownstreamRuns",
     "RateRule",
     "Sweep",
     "ScaleConfig",

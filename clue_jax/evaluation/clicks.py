@@ -31,7 +31,7 @@ from clue_jax.evaluation.heads import Trained
 from clue_jax.evaluation.labels import Labels, read_truth
 from clue_jax.evaluation.people import People
 from clue_jax.evaluation.predictions import Prediction, sigmoid
-from clue_jax.evaluation.results import Result, exact_rows, rows_of
+from clue_jax.evaluation.results import PREFIX, Result, exact_rows, rows_of
 from clue_jax.evaluation.targets import TaskInputs
 
 LIFTS = ("ips_lift", "snips_lift", "dr_lift")
@@ -60,7 +60,7 @@ def policy_results(
     Raises:
         DataError: a table of true clicks that does not fit; or a log without a click.
     """
-    name = f"downstream/{inputs.task.name}, lift of the policy"
+    name = f"{PREFIX}{inputs.task.name}, lift of the policy"
     truth = truth_of(inputs, people) if inputs.task.truth else None
     chances = {model: _chances(inputs, one.fitted) for model, one in found.items() if one.fitted}
     policies = {

@@ -31,7 +31,7 @@ from clue_jax.evaluation.heads import Trained
 from clue_jax.evaluation.people import People
 from clue_jax.evaluation.predicted import Predicted
 from clue_jax.evaluation.predictions import of_trained, predict, references
-from clue_jax.evaluation.results import Result, rows_of
+from clue_jax.evaluation.results import PREFIX, Result, rows_of
 from clue_jax.evaluation.scores import (
     Scored,
     score_audience,
@@ -209,7 +209,7 @@ def _add_sasrec(people: People, inputs: TaskInputs, predicted: Predicted) -> Non
 def _results(
     config: EvaluateConfig, people: People, inputs: TaskInputs, predicted: Predicted
 ) -> list[Result]:
-    name = f"downstream/{inputs.task.name}"
+    name = f"{PREFIX}{inputs.task.name}"
     rows = np.arange(len(inputs.labels))
     results = _of_rows(config, people, inputs, predicted, name, rows)
     for group, member_N in people.groups().items():

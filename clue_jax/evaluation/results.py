@@ -15,6 +15,7 @@ from clue_jax.errors import NonFiniteError
 from clue_jax.evaluation.bootstrap import Resampled
 
 TABLE_WIDTH = 100
+PREFIX = "downstream/"  # of the names of tasks that heads are trained for
 MOST_COLUMNS = 3  # of metrics, those that come first
 # At the end of a model's name.
 HEADS = (" linear", " mlp", " knn", " boosting", " lookalike", " cosine")

@@ -10,13 +10,13 @@ import numpy as np
 from etils import epath
 
 from clue_jax import files
-from clue_jax.evaluation.results import metric_name
+from clue_jax.evaluation.results import PREFIX, metric_name
 from clue_jax.report import figures
 from clue_jax.report.curves import curve, training_section
 from clue_jax.report.fragments import card, cell, folded, literal, table, text
 from clue_jax.report.read import Command, Material, Run, headline, read_material
 from clue_jax.report.style import CSS
-from clue_jax.report.tasks import PREFIX, downstream_section
+from clue_jax.report.tasks import downstream_section
 
 BASELINES = ("tfidf", "random_encoder", "chance")
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from clue_jax.evaluation.results import HEADS, metric_name, with_groups
+from clue_jax.evaluation.results import HEADS, PREFIX, metric_name, with_groups
 from clue_jax.report import figures
 from clue_jax.report.fragments import card, cell, folded, table
 
-PREFIX = "downstream/"
 BEST = "best"  # the model that knows what caused the labels
 
 

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from clue_jax.errors import DataError
-from clue_jax.evaluation.bootstrap import percentile_interval
-from clue_jax.scaling import fit as fitting
-from clue_jax.scaling.fit import Fit, Forecast, Points, fit, forecast, frontier
+from clue_jax.scaling.fit import Fit, fit, frontier
+from clue_jax.scaling.forecasts import Checked, checked_forecast
 from clue_jax.scaling.forms import (
+    CRITICAL_BATCH,
+    EVERYTHING,
     INTERACTIONS,
     OF_COMPUTE,
     SIZE_AND_SAMPLES,
     SIZE_AND_USERS,
     Form,
 )
-from clue_jax.scaling.measure import PF_DAY
-
-Result = dict[str, Any]
-FACTORS = ("size", "users", "behaviours", "batch", "steps")
-_LEARNT = 0.99  # of the loss of chance; random vectors come as near
-COLUMNS = ("compute", "parameters", "users", "samples", "behaviours", "batch")
-# What a form's factors are made of: runs that are compared agree on all other factors.
-_MADE_OF = {"parameters": {"size"}, "samples": {"steps"}, "compute": set(FACTORS)}
+from clue_jax.scaling.questions import Answer, answers
+from clue_jax.scaling.rates import BestRate, FittedRule, best_rates, fitted_rule
+from clue_jax.scaling.results import Result
+from clue_jax.scaling.selection import comparable, grouped, points_of, sound_runs, tuned_runs
+from clue_jax.scaling.spending import Tried, tried
 
 
 @dataclass(frozen=True)
@@ -39,169 +34,91 @@ class Analysis:
         kept: runs that count, of each experiment those with the best learning rate and temperature.
         excluded: run -> why it does not count.
         on_frontier: [R] of `kept`, those that nothing cheaper beats.
-        fits: laws that the runs say something about.
+        fits: laws that the runs say something about; those of the critical batch are named after
+            the size of the encoder.
+        fitted_to: law -> its runs, and what they cost.
         refused: form -> why nothing was fitted.
-        forecast: of the largest budget by laws of compute that did not see it; None: too few runs.
-        downstream: correlation of log loss and MRR, with its interval; None: too few runs.
-        per_sample: FLOPs of training for each parameter and sample, median over runs.
+        forecast: of the largest budget by laws that did not see it; None: too few runs.
+        answers: to the paper's questions.
+        best_rates: of sizes and batches for which three learning rates or more were tried.
+        rule: through them; None: none of them is known.
     """
 
     kept: list[Result]
     excluded: dict[str, str]
     on_frontier: np.ndarray
     fits: dict[str, Fit]
+    fitted_to: dict[str, Tried]
     refused: dict[str, str]
-    forecast: Forecast | None
-    downstream: tuple[float, float, float] | None
-    per_sample: float
+    forecast: Checked | None
+    answers: list[Answer]
+    best_rates: list[BestRate]
+    rule: FittedRule | None
 
 
-def analyse(results: Sequence[Result], resamples: int, seed: int) -> Analysis:
+def analyse(
+    results: Sequence[Result], resamples: int, seed: int, calibrated: bool = False
+) -> Analysis:
     """Concludes from results of `measured`.
+
+    Args:
+        results: of runs, failed ones too.
+        resamples: of the runs, for intervals.
+        seed: of the resamples.
+        calibrated: whether the loss is that of the best temperature, not of the learned one.
 
     Raises:
         DataError: no run can be used.
     """
-    sound, excluded = _sound(results)
-    kept, untuned = _tuned(sound)
+    sound, excluded = sound_runs(results, calibrated)
+    kept, untuned = tuned_runs(sound)
     excluded |= untuned
     if not kept:
         raise DataError(f"no run of {len(results)} can be used: {'; '.join(excluded.values())}")
-    points = points_of(kept)
-    on_frontier = frontier(points)
-    fits: dict[str, Fit] = {}
-    refused: dict[str, str] = {}
-    at_best = points.take(on_frontier)
-    for form in (*OF_COMPUTE, SIZE_AND_SAMPLES, SIZE_AND_USERS, INTERACTIONS):
-        try:
-            some = at_best if form in OF_COMPUTE else _comparable(kept, form)
-            fits[form.name] = fit(form, some, resamples, seed)
-        except DataError as error:
-            refused[form.name] = str(error)
+    laws = _Laws(kept, resamples, seed)
     told = None
     try:
-        told = forecast(OF_COMPUTE, at_best)
+        told = checked_forecast(kept)
     except DataError as error:
-        refused["forecast"] = str(error)
-    product = points.columns["parameters"] * points.columns["samples"]
+        laws.refused["forecast"] = str(error)
+    rates = best_rates(sound)
     return Analysis(
-        kept,
-        excluded,
-        on_frontier,
-        fits,
-        refused,
-        told,
-        _downstream(kept, resamples, seed),
-        float(np.median(points.columns["compute"] * PF_DAY / product)),
+        kept=kept,
+        excluded=excluded,
+        on_frontier=laws.on_frontier,
+        fits=laws.fits,
+        fitted_to=laws.fitted_to,
+        refused=laws.refused,
+        forecast=told,
+        answers=answers(kept, sound, seed),
+        best_rates=rates,
+        rule=fitted_rule(rates),
     )
 
 
-def points_of(results: Iterable[Result]) -> Points:
-    """Runs as a law sees them."""
-    rows = [{**run, "samples": run["steps"] * run["batch"]} for run in results]
-    columns = {name: np.array([row[name] for row in rows], float) for name in COLUMNS}
-    losses = np.array([row["loss"] for row in rows], float)
-    return Points(losses, columns, np.array([row["cell"] for row in rows]))
+class _Laws:
+    """All laws that runs say something about, and why not the others."""
 
+    def __init__(self, kept: Sequence[Result], resamples: int, seed: int):
+        self._resamples, self._seed = resamples, seed
+        self.fits: dict[str, Fit] = {}
+        self.fitted_to: dict[str, Tried] = {}
+        self.refused: dict[str, str] = {}
+        self.on_frontier = frontier(points_of(kept))
+        best = [run for run, on in zip(kept, self.on_frontier, strict=True) if on]
+        for form in OF_COMPUTE:
+            self._fit(form.name, form, best)
+        for form in (SIZE_AND_SAMPLES, SIZE_AND_USERS, INTERACTIONS, EVERYTHING):
+            self._fit(form.name, form, kept)
+        for (size,), own in grouped(kept, ("size",)).items():
+            if len({run["batch"] for run in own}) > 1:
+                self._fit(f"{CRITICAL_BATCH.name} of {size}", CRITICAL_BATCH, own)
 
-@dataclass(frozen=True)
-class Allocation:
-    """How a budget is spent best."""
-
-    compute: float  # PF-days
-    parameters: float
-    samples: float
-    loss: float
-
-
-def allocation(law: Fit, per_sample: float, compute: float) -> Allocation:
-    """Size and samples with the least loss for a budget, by the law of both.
-
-    With C = k N D the least of floor + a N^-alpha + b D^-beta is where alpha a N^-alpha =
-    beta b D^-beta (arXiv 2203.15556, equation 4).
-
-    Args:
-        law: of `SIZE_AND_SAMPLES`.
-        per_sample: k, FLOPs for each parameter and sample.
-        compute: C in PF-days.
-    """
-    _, log_a, alpha, log_b, beta = law.theta_P
-    product = compute * PF_DAY / per_sample  # N D
-    log_size = (math.log(alpha / beta) + log_a - log_b + beta * math.log(product)) / (alpha + beta)
-    size = math.exp(log_size)
-    columns = {"parameters": np.array([size]), "samples": np.array([product / size])}
-    return Allocation(compute, size, product / size, float(law(columns)[0]))
-
-
-def _sound(results: Sequence[Result]) -> tuple[list[Result], dict[str, str]]:
-    sound, excluded = [], {}
-    for run in results:
-        if "failed" in run:
-            excluded[run["run"]] = run["failed"]
-        elif run["loss_best_scale"] > _LEARNT * run["chance"]:
-            # With its own temperature a run that has learnt may still be worse than a coin.
-            excluded[run["run"]] = (
-                f"loss {run['loss_best_scale']:.3f} with the best temperature, chance"
-                f" {run['chance']:.3f}: it learnt nothing"
-            )
-        else:
-            sound.append(run)
-    return sound, excluded
-
-
-def _tuned(runs: Sequence[Result]) -> tuple[list[Result], dict[str, str]]:
-    """Of runs that differ in learning rate or temperature alone, those of the best cell."""
-    experiments: dict[tuple[Any, ...], dict[str, list[Result]]] = {}
-    for run in runs:
-        key = tuple(run[factor] for factor in FACTORS)
-        experiments.setdefault(key, defaultdict(list))[run["cell"]].append(run)
-    kept, excluded = [], {}
-    for cells in experiments.values():
-        means = {cell: np.mean([run["loss"] for run in own]) for cell, own in cells.items()}
-        best = min((float(mean), cell) for cell, mean in means.items())[1]
-        kept += cells[best]
-        for cell in cells.keys() - {best}:
-            for run in cells[cell]:
-                excluded[run["run"]] = f"another learning rate or temperature is better: {best}"
-    return kept, excluded
-
-
-def _comparable(runs: Sequence[Result], form: Form) -> Points:
-    """Most runs that agree on the factors that the form does not speak of."""
-    own = set[str]().union(*(_MADE_OF.get(factor, {factor}) for factor in form.factors))
-    others = [factor for factor in FACTORS if factor not in own]
-    groups: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
-    for run in runs:
-        groups[tuple(run[factor] for factor in others)].append(run)
-    problems = []
-    for group in sorted(groups.values(), key=len, reverse=True):
-        points = points_of(group)
+    def _fit(self, name: str, form: Form, runs: Sequence[Result]) -> None:
         try:
-            fitting.check(form, points)
+            own = list(runs) if form in OF_COMPUTE else comparable(runs, form)
+            self.fits[name] = fit(form, points_of(own), self._resamples, self._seed)
         except DataError as error:
-            problems.append(error)
-            continue
-        return points
-    raise problems[0]
-
-
-def _downstream(
-    runs: Sequence[Result], resamples: int, seed: int
-) -> tuple[float, float, float] | None:
-    cells = sorted({run["cell"] for run in runs})
-    if len(cells) < 4:
-        return None
-    means = np.array(
-        [
-            np.mean([(math.log(r["loss"]), r["mrr"]) for r in runs if r["cell"] == cell], axis=0)
-            for cell in cells
-        ]
-    )
-    rng = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(resamples):
-        some = means[rng.integers(len(means), size=len(means))]
-        if len(np.unique(some[:, 0])) > 2:
-            drawn.append(np.corrcoef(some.T)[0, 1])
-    low, high = percentile_interval(np.array(drawn))
-    return float(np.corrcoef(means.T)[0, 1]), float(low), float(high)
+            self.refused[name] = str(error)
+            return
+        self.fitted_to[name] = tried(own)

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from clue_jax.errors import ConfigError
-from clue_jax.scaling.analysis import Analysis, Result, points_of
+from clue_jax.scaling.analysis import Analysis
 from clue_jax.scaling.forms import OF_COMPUTE
+from clue_jax.scaling.results import Result
+from clue_jax.scaling.selection import FACTORS, points_of
 
 _MARKERS = "os^Dvp*X"
 _FACTORS = {"users": "training users", "behaviours": "behaviours per service", "batch": "batch"}
@@ -63,9 +65,9 @@ def _compute(axes: Any, analysis: Analysis) -> None:
     best = [run for run, on in zip(analysis.kept, analysis.on_frontier, strict=True) if on]
     compute, losses = _columns(best, "compute", "loss")
     axes.plot(compute, losses, "o", markersize=8, fillstyle="none", color="black", label="frontier")
-    told = analysis.forecast
-    if told is not None:
-        axes.plot(told.columns["compute"], told.losses, "x", color="black", label="held out")
+    if analysis.forecast is not None:
+        told = analysis.forecast.largest
+        axes.plot(told.compute, told.losses, "x", color="black", label="forecast from the others")
     reach = np.geomspace(compute.min(), 10 * compute.max(), 100)
     for style, form in zip(("-", "--", ":"), OF_COMPUTE, strict=True):
         if form.name in analysis.fits:
@@ -79,7 +81,7 @@ def _compute(axes: Any, analysis: Analysis) -> None:
 
 def _factor(axes: Any, analysis: Analysis, factor: str, name: str) -> None:
     """Loss against one factor, a line for each choice of all others."""
-    others = [f for f in ("size", "users", "behaviours", "batch", "steps") if f != factor]
+    others = [name for name in FACTORS if name != factor]
     lines: dict[tuple[Any, ...], list[Result]] = {}
     for run in analysis.kept:
         lines.setdefault(tuple(run[f] for f in others), []).append(run)
@@ -88,7 +90,7 @@ def _factor(axes: Any, analysis: Analysis, factor: str, name: str) -> None:
         if len(by_value) > 1:
             values = sorted(by_value)
             means = [np.mean([run["loss"] for run in by_value[value]]) for value in values]
-            label = f"{key[0]}, {key[-1]:,} steps"
+            label = f"{key[0]}, {key[-1]:,} samples"
             axes.plot(values, means, f"{marker}-", markersize=4, label=label)
     axes.set(xscale="log", yscale="log", xlabel=name, ylabel="held-out loss")
     if axes.has_data():

@@ -1,4 +1,4 @@
-"""Fits laws to the losses of runs, with intervals over runs and seeds, and tries their forecast.
+"""Fits laws to the losses of runs, with intervals over runs and seeds.
 
 Residuals are those of log losses under a Huber loss, from many starts, as Hoffmann et al. fit
 theirs (arXiv 2203.15556, section 3.3).
@@ -7,7 +7,6 @@ theirs (arXiv 2203.15556, section 3.3).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -142,42 +141,6 @@ def check(form: Form, points: Points) -> None:
             f"{form.name}: {cells} different runs, but {form.law} has"
             f" {len(form.coefficients)} coefficients: plan {needed} or more"
         )
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What laws that saw all but the largest budget say of it.
-
-    Attributes:
-        columns: factor -> [H] of the runs that were held out.
-        losses: [H] measured.
-        said: form -> losses [H].
-        errors: form -> mean of |log(said / measured)|.
-        seen: runs that were fitted.
-    """
-
-    columns: Columns
-    losses: np.ndarray
-    said: Mapping[str, np.ndarray]
-    errors: Mapping[str, float]
-    seen: int
-
-
-def forecast(forms: Sequence[Form], points: Points) -> Forecast:
-    """Holds out the runs of the largest budget, fits the others, and compares.
-
-    Raises:
-        DataError: what is left says nothing about a form; see `fit`.
-    """
-    compute_R = points.columns["compute"]
-    # Budgets of seeds differ a little, as their data do.
-    held_R = compute_R >= 0.8 * compute_R.max()
-    seen, held = points.take(~held_R), points.take(held_R)
-    said = {form.name: fit(form, seen)(held.columns) for form in forms}
-    errors = {
-        name: float(np.abs(np.log(losses / held.losses)).mean()) for name, losses in said.items()
-    }
-    return Forecast(held.columns, held.losses, said, errors, len(seen))
 
 
 def frontier(points: Points) -> np.ndarray:

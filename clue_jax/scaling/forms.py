@@ -1,5 +1,9 @@
 """Laws that a loss may follow, as functions of what was spent on it.
 
+Those of size and data are Hoffmann et al.'s (arXiv 2203.15556); that of the critical batch is
+McCandlish et al.'s (arXiv 1812.06162): with E = samples / (1 + B / critical) as what counts, a
+batch at the critical one needs twice the least samples, and twice the least steps.
+
 `compute` C is in PF-days, `parameters` N without token embeddings, `users` D are those there are,
 `samples` D those that were drawn (steps x batch), `batch` B is in users, `behaviours` T are per
 user and service. Coefficients that must be positive are kept as their
@@ -15,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 Columns = Mapping[str, np.ndarray]  # factor -> [R], one value for each run
+LENGTH = 16.0  # behaviours per service that samples are compared at
 _TINY = 1e-12  # what a form that reaches zero is cut to, as its logarithm is compared
 
 
@@ -104,6 +109,51 @@ def _size_and(data: str) -> Form:
     )
 
 
+def _batch_efficiency(log_critical: float, columns: Columns) -> np.ndarray:
+    """Samples that count: of batches far above the critical one, only a part of each does."""
+    return columns["samples"] / (1.0 + columns["batch"] / _exp(np.asarray(log_critical)))
+
+
+def _critical_batch(theta_P: np.ndarray, columns: Columns) -> np.ndarray:
+    log_floor, log_b, beta, log_critical = theta_P
+    counted = _batch_efficiency(log_critical, columns)
+    return _exp(log_floor) + _exp(log_b - beta * np.log(counted))
+
+
+def _critical_batch_starts(losses_R: np.ndarray, columns: Columns) -> np.ndarray:
+    batches = np.unique(columns["batch"])
+    starts = []
+    for critical, share in itertools.product(
+        (batches[0] / 4, *batches, 4 * batches[-1]), (0.1, 0.6)
+    ):
+        floor, log_critical = share * losses_R.min(), np.log(critical)
+        counted = np.log(_batch_efficiency(log_critical, columns))
+        slope, height = np.polyfit(counted, np.log(losses_R - floor), 1)
+        starts.append([np.log(floor), height, -slope, log_critical])
+    return np.array(starts)
+
+
+def _everything(theta_P: np.ndarray, columns: Columns) -> np.ndarray:
+    *size_and_data, log_critical, delta, log_c, gamma = theta_P
+    log_length = np.log(columns["behaviours"] / LENGTH)
+    counted = _batch_efficiency(log_critical, columns) * _exp(delta * log_length)
+    drawn = {"parameters": columns["parameters"], "samples": counted}
+    by_users = _exp(log_c - gamma * np.log(columns["users"]))
+    return SIZE_AND_SAMPLES.predict(np.array(size_and_data), drawn) + by_users
+
+
+def _everything_starts(losses_R: np.ndarray, columns: Columns) -> np.ndarray:
+    some = np.log(np.median(columns["users"]))
+    return np.array(
+        [
+            [*start, np.log(critical), delta, np.log(0.1 * losses_R.min()) + 0.5 * some, 0.5]
+            for start in SIZE_AND_SAMPLES.starts(losses_R, columns)[::3]
+            for critical in (np.median(columns["batch"]), 10 * columns["batch"].max())
+            for delta in (0.0, 0.5)
+        ]
+    )
+
+
 def _interactions(theta_P: np.ndarray, columns: Columns) -> np.ndarray:
     return _exp(_terms(columns) @ theta_P)
 
@@ -158,5 +208,22 @@ INTERACTIONS = Form(
     " n = log2(N / 1e6), t = log2(T / 64), b = log2(B / 256)",
     _interactions,
     _interactions_starts,
+)
+CRITICAL_BATCH = Form(
+    "critical batch",
+    ("samples", "batch"),
+    ("log_floor", "log_b", "beta", "log_critical"),
+    "L = floor + b E^-beta, E = samples / (1 + B / critical)",
+    _critical_batch,
+    _critical_batch_starts,
+)
+EVERYTHING = Form(
+    "everything",
+    ("parameters", "samples", "batch", "behaviours", "users"),
+    (*SIZE_AND_SAMPLES.coefficients, "log_critical", "delta", "log_c", "gamma"),
+    f"L = floor + a N^-alpha + b E^-beta + c U^-gamma, U: users,"
+    f" E = samples (T / {LENGTH:g})^delta / (1 + B / critical)",
+    _everything,
+    _everything_starts,
 )
 OF_COMPUTE: Sequence[Form] = (POWER_LAW, POWER_LAW_WITH_FLOOR, LOG_LINEAR)

@@ -21,7 +21,9 @@ from clue_jax.config import (
 from clue_jax.config.scaling import SIZE
 from clue_jax.errors import ConfigError
 from clue_jax.files import canonical_json, sha256_text
-from clue_jax.model.sizes import PRESETS, parameter_count, preset
+from clue_jax.model.sizes import PRESETS, preset
+from clue_jax.scaling.cost import Cost
+from clue_jax.scaling.measure import PF_DAY
 
 HEAD_WIDTH = 32
 
@@ -36,6 +38,7 @@ class PlannedRun:
         sweeps: that ask for it.
         size: of the encoder, as the sweep says it.
         config: of `train`.
+        compute: PF-days that it will execute.
     """
 
     name: str
@@ -43,10 +46,15 @@ class PlannedRun:
     sweeps: tuple[str, ...]
     size: str
     config: PretrainConfig
+    compute: float
 
 
-def planned_runs(config: ScaleConfig) -> list[PlannedRun]:
+def planned_runs(config: ScaleConfig, cost: Cost) -> list[PlannedRun]:
     """All runs of a plan.
+
+    Args:
+        config: the plan.
+        cost: of a step of a run, in FLOPs.
 
     Raises:
         ConfigError: the plan, or a run of it, cannot work; names the key.
@@ -54,14 +62,14 @@ def planned_runs(config: ScaleConfig) -> list[PlannedRun]:
     validate_scale(config)
     runs: dict[str, PlannedRun] = {}
     for sweep in config.sweeps:
-        for run in _runs_of(sweep, config):
+        for run in _runs_of(sweep, config, cost):
             known = runs.get(run.name)
             sweeps = (*known.sweeps, sweep.name) if known else (sweep.name,)
             runs[run.name] = dataclasses.replace(run, sweeps=sweeps)
-    return sorted(runs.values(), key=lambda run: (_work(run.config), run.name))
+    return sorted(runs.values(), key=lambda run: (run.compute, run.name))
 
 
-def _runs_of(sweep: Sweep, config: ScaleConfig) -> Iterator[PlannedRun]:
+def _runs_of(sweep: Sweep, config: ScaleConfig, cost: Cost) -> Iterator[PlannedRun]:
     base = config.base
     own = f"{base.encoder.width}x{base.encoder.item.num_layers}"
     factors = (
@@ -69,12 +77,12 @@ def _runs_of(sweep: Sweep, config: ScaleConfig) -> Iterator[PlannedRun]:
         sweep.users or (base.sampling.most_users,),
         sweep.behaviours or (base.encoder.max_history,),
         sweep.batches or (base.train.batch_users,),
-        sweep.steps or (base.train.steps,),
+        sweep.steps or sweep.samples or sweep.budgets or (base.train.steps,),
         sweep.rates,
         sweep.temperatures or (base.loss.temperature,),
         sweep.seeds,
     )
-    for size, users, behaviours, batch, steps, rate, temperature, seed in itertools.product(
+    for size, users, behaviours, batch, length, rate, temperature, seed in itertools.product(
         *factors
     ):
         run = copy.deepcopy(base)
@@ -83,15 +91,33 @@ def _runs_of(sweep: Sweep, config: ScaleConfig) -> Iterator[PlannedRun]:
         run.encoder.max_history = behaviours
         run.encoder.row_behaviours = max(base.encoder.row_behaviours, behaviours)
         run.sampling.most_users, run.loss.temperature, run.seed = users, temperature, seed
-        run.train.batch_users, run.train.steps = batch, steps
+        run.train.batch_users = batch
         run.optim.learning_rate = rate * _rate(config, run.encoder.width, batch)
         # What is measured is the end; what lies between is for those who look at a single run.
         run.train.eval_every, run.checkpoint.keep, run.checkpoint.keep_best = 0, 1, 0
-        run.checkpoint.every_steps = min(run.checkpoint.every_steps, steps)
-        run.train.log_every = min(run.train.log_every, steps)
+        _set_steps(run, sweep, length, cost)
         validate_pretrain(run)
-        cell = _cell(run, size or own)
-        yield PlannedRun(f"{cell}-seed{seed}", cell, (), size or own, run)
+        cell, compute = _cell(run, size or own), run.train.steps * cost(run) / PF_DAY
+        yield PlannedRun(f"{cell}-seed{seed}", cell, (), size or own, run, compute)
+
+
+def _set_steps(run: PretrainConfig, sweep: Sweep, length: float, cost: Cost) -> None:
+    """The run's steps, from what its sweep says of its length."""
+    batch, steps = run.train.batch_users, length
+    if sweep.samples:
+        steps = length / batch
+    elif sweep.budgets:
+        run.train.steps = 1  # a schedule of histories does not know how long the run is yet
+        steps = length * PF_DAY / cost(run)
+    if round(steps) < 1:
+        named = "samples" if sweep.samples else "budgets"
+        raise ConfigError(
+            f"config.sweeps: {sweep.name}: {named} {length:g} are less than a step of"
+            f" {batch:,} users with an encoder {run.encoder.width} wide"
+        )
+    run.train.steps = round(steps)
+    run.checkpoint.every_steps = min(run.checkpoint.every_steps, run.train.steps)
+    run.train.log_every = min(run.train.log_every, run.train.steps)
 
 
 def resized(encoder: EncoderConfig, size: str) -> EncoderConfig:
@@ -135,9 +161,3 @@ def _cell(run: PretrainConfig, size: str) -> str:
         f"{size}-u{users}-t{run.encoder.max_history}-b{run.train.batch_users}-s{run.train.steps}"
         f"-{word}"
     )
-
-
-def _work(run: PretrainConfig) -> float:
-    """To order runs by: what is read, times what reads it."""
-    read = run.train.steps * run.train.batch_users * run.encoder.max_history
-    return float(read) * parameter_count(run.encoder, 0)

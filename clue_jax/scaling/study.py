@@ -11,11 +11,8 @@ WORKDIR/config.json     the plan
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from etils import epath
 
 from clue_jax import files
@@ -23,12 +20,15 @@ from clue_jax.config import ScaleConfig, to_json
 from clue_jax.console import say
 from clue_jax.data.source import open_dataset
 from clue_jax.errors import ConfigError, DataError
-from clue_jax.scaling.analysis import Analysis, Result, allocation, analyse
+from clue_jax.scaling.analysis import Analysis, analyse
+from clue_jax.scaling.cost import StepCost
 from clue_jax.scaling.figures import figures_of
-from clue_jax.scaling.forms import SIZE_AND_SAMPLES
+from clue_jax.scaling.forms import EVERYTHING, SIZE_AND_SAMPLES
 from clue_jax.scaling.plan import planned_runs
+from clue_jax.scaling.results import read_known, write_lines
 from clue_jax.scaling.runs import results, work
-from clue_jax.scaling.words import report_text
+from clue_jax.scaling.spending import allocation
+from clue_jax.scaling.words import plan_text, report_text
 
 FITS = "fits.json"
 _BUDGETS = (1.0, 10.0, 100.0)  # times the largest of the plan
@@ -44,29 +44,36 @@ def scale(config: ScaleConfig, data: str, workdir: str) -> None:
 
     Raises:
         ConfigError: the plan, or a run of it, cannot work.
-        DataError: the dataset is damaged or has too few held-out users.
+        DataError: the dataset is damaged or has too few held-out users, or results that are known
+            cannot be used.
         Preempted: a signal arrived; the run at hand is saved.
         StorageError: a run, or the study, could not be written.
     """
-    runs, root = planned_runs(config), epath.Path(workdir)
-    dataset = open_dataset(data)
+    root, dataset = epath.Path(workdir), open_dataset(data)
+    runs = planned_runs(config, StepCost(dataset))
+    known, again = read_known(config.known, {run.name for run in runs}, dataset.fingerprint)
+    if config.plan_only:
+        say(plan_text(runs, known))
+        return
     files.write_json(root / "config.json", to_json(config))
-    say(f"{len(runs)} runs in {len(config.sweeps)} sweeps")
-    complete = work(config, runs, dataset, workdir)
-    found = results(runs, workdir)
+    total = sum(run.compute for run in runs)
+    elsewhere = f", {len(known)} of them known" if known else ""
+    say(f"{len(runs)} runs in {len(config.sweeps)} sweeps{elsewhere}, {total:.1e} PF-days")
+    complete = work(config, runs, known, dataset, workdir)
+    found = results(runs, known, workdir)
     if not found:
         say("no run has ended yet")
         return
-    lines = [json.dumps(result, sort_keys=True) for result in found]
-    files.write_text(root / "results.jsonl", "\n".join(lines) + "\n")
+    write_lines(root / "results.jsonl", found)
     try:
-        analysis = analyse(found, config.resamples, config.seed)
+        analysis = analyse(found, config.resamples, config.seed, config.held_out.calibrated)
     except DataError as error:
         say(f"nothing to conclude from {len(found)} of {len(runs)} runs yet: {error}")
         return
     conclusions = conclusions_of(analysis)
+    conclusions["excluded"] |= again
     files.write_json(root / FITS, conclusions)
-    text = report_text(conclusions, found, len(runs))
+    text = report_text(conclusions, found, [run.name for run in runs])
     files.write_text(root / "report.md", text)
     _draw(analysis, root / "figures")
     say(text.partition("\n## Runs")[0])
@@ -77,27 +84,37 @@ def scale(config: ScaleConfig, data: str, workdir: str) -> None:
 def conclusions_of(analysis: Analysis) -> dict[str, Any]:
     """An analysis as JSON."""
     best = zip(analysis.kept, analysis.on_frontier, strict=True)
+    compute = [run["compute"] for run in analysis.kept]
     return {
         "runs": len(analysis.kept),
         "excluded": analysis.excluded,
         "frontier": [run["run"] for run, on in best if on],
         "laws": [
             {
-                "name": law.form.name,
+                "name": name,
                 "law": law.form.law,
-                "coefficients": {name: list(v) for name, v in law.coefficients().items()},
+                "coefficients": {key: list(v) for key, v in law.coefficients().items()},
                 "r2": law.r2,
                 "error": law.error,
+                "runs": len(analysis.fitted_to[name].runs),
                 "resamples": len(law.resampled_KP),
             }
-            for law in analysis.fits.values()
+            for name, law in analysis.fits.items()
         ],
         "refused": analysis.refused,
         "forecast": _forecast(analysis),
-        "downstream": analysis.downstream,
-        "flops_per_parameter_and_sample": analysis.per_sample,
-        "allocation": _allocations(analysis),
-        "compute": [min(_compute(analysis.kept)), max(_compute(analysis.kept))],
+        "answers": [vars(answer) for answer in analysis.answers],
+        "best_rates": [vars(best) for best in analysis.best_rates],
+        "rate_rule": vars(analysis.rule) if analysis.rule else None,
+        "allocation": {
+            form.name: [
+                vars(allocation(analysis.fits[form.name], analysis.fitted_to[form.name], budget))
+                for budget in (times * max(compute) for times in _BUDGETS)
+            ]
+            for form in (SIZE_AND_SAMPLES, EVERYTHING)
+            if form.name in analysis.fits
+        },
+        "compute": [min(compute), max(compute)],
     }
 
 
@@ -105,26 +122,17 @@ def _forecast(analysis: Analysis) -> dict[str, Any] | None:
     told = analysis.forecast
     if told is None:
         return None
-    return {
-        "seen": told.seen,
-        "compute": float(np.mean(told.columns["compute"])),
-        "measured": float(told.losses.mean()),
-        "said": {name: float(losses.mean()) for name, losses in told.said.items()},
-        "errors": dict(told.errors),
+    stages = {"largest": told.largest} | ({"before": told.before} if told.before else {})
+    return {"law": told.law} | {
+        name: {
+            "seen": stage.seen,
+            "compute": float(stage.compute.mean()),
+            "measured": float(stage.losses.mean()),
+            "said": {law: float(losses.mean()) for law, losses in stage.said.items()},
+            "errors": stage.errors,
+        }
+        for name, stage in stages.items()
     }
-
-
-def _allocations(analysis: Analysis) -> list[dict[str, float]]:
-    law = analysis.fits.get(SIZE_AND_SAMPLES.name)
-    if law is None or law.theta_P[2] <= 0 or law.theta_P[4] <= 0:
-        return []
-    largest = max(_compute(analysis.kept))
-    spent = (allocation(law, analysis.per_sample, times * largest) for times in _BUDGETS)
-    return [vars(best) for best in spent]
-
-
-def _compute(runs: Sequence[Result]) -> list[float]:
-    return [run["compute"] for run in runs]
 
 
 def _draw(analysis: Analysis, folder: epath.Path) -> None:

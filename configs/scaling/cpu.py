@@ -1,21 +1,29 @@
 """The scaling law of synthetic logs on two CPU cores.
 
-    python -m clue_jax synthesize --config=configs/synthesize.py --config.num_users=20000 \\
+    python -m clue_jax synthesize --config=configs/synthesize.py --config.num_users=100000 \\
         --out=data/scaling/logs
     python -m clue_jax prepare --config=configs/data/synthetic.py \\
         --config.source=data/scaling/logs --out=data/scaling/prepared
     python -m clue_jax scale --config=configs/scaling/cpu.py --data=data/scaling/prepared \\
         --workdir=runs/scaling
 
+Start the last line twice, in two terminals, for a worker a core. `--config.plan_only=true` shows
+the runs and ends. Widths alone are varied: with two layers of each level, runs of these budgets
+learn less for their compute. The rule of the learning rate came from such runs as those of the
+sweep `rate`, which stands in the plan to be looked at again.
+
 Variants:
   smoke    three runs of seconds; for tests
   minutes  sizes and steps alone, on 5,000 people
-  study    the law over three orders of magnitude of compute, and each factor by itself; not yet
-           run to its end
+  study    the law over three orders of magnitude of compute, each factor by itself, and tasks
 """
 
 from clue_jax.config import (
+    DownstreamConfig,
+    DownstreamRuns,
     EncoderConfig,
+    EvaluateConfig,
+    ExportConfig,
     HeldOutConfig,
     OptimConfig,
     PretrainConfig,
@@ -23,10 +31,30 @@ from clue_jax.config import (
     SamplingConfig,
     ScaleConfig,
     Sweep,
+    TaskConfig,
+    TaskKind,
     TrainConfig,
     TransformerConfig,
 )
 from clue_jax.errors import ConfigError
+
+# Budgets in PF-days, and the sizes around the best one of each.
+BUDGETS = {
+    2e-10: ("16x1", "24x1", "32x1"),
+    7e-10: ("16x1", "24x1", "32x1", "48x1"),
+    2e-9: ("16x1", "32x1", "48x1", "64x1"),
+    7e-9: ("16x1", "32x1", "48x1", "64x1", "96x1"),
+    2e-8: ("32x1", "48x1", "64x1", "96x1", "128x1"),
+    7e-8: ("48x1", "64x1", "96x1", "128x1"),
+    2e-7: ("64x1", "96x1", "128x1"),
+}
+RULE = RateRule(learning_rate=2e-3, width=64, width_power=1.0, batch=64, batch_power=0.25)
+TWICE = 7e-9  # budgets up to this one have a second seed
+TASKS = (
+    TaskConfig("favourite", TaskKind.MULTICLASS, "favourite", label="favourite"),
+    TaskConfig("spend", TaskKind.REGRESSION, "spend", label="spend"),
+    TaskConfig("subscribes", TaskKind.BINARY, "subscribes", label="subscribes"),
+)
 
 
 def _base() -> PretrainConfig:
@@ -43,30 +71,63 @@ def _base() -> PretrainConfig:
         sampling=SamplingConfig(behaviours_kept=0.7),
         optim=OptimConfig(),
     )
-    config.train = TrainConfig(steps=400, batch_users=128, log_every=20)
+    config.loss.temperature = 0.15
+    config.train = TrainConfig(steps=400, batch_users=64, log_every=20)
     return config
 
 
 def _study() -> ScaleConfig:
-    sizes = ("16x1", "32x1", "64x2", "128x2")
+    budgets = [
+        Sweep(
+            f"budget {budget:g}",
+            sizes=sizes,
+            budgets=(budget,),
+            seeds=(0, 1) if budget <= TWICE else (0,),
+        )
+        for budget, sizes in BUDGETS.items()
+    ]
+    two, rates = ("16x1", "48x1"), (0.5, 1.0, 2.0)
     return ScaleConfig(
         base=_base(),
         sweeps=(
-            Sweep("rate", sizes=("16x1", "64x2"), steps=(200,), rates=(0.3, 1.0, 3.0)),
-            Sweep("compute", sizes=sizes, steps=(100, 400, 1_600), seeds=(0, 1)),
-            Sweep("users", sizes=("32x1",), users=(500, 2_000, 8_000), seeds=(0, 1)),
-            Sweep("length", sizes=("16x1", "64x2"), behaviours=(8, 16, 32)),
-            Sweep("batch", sizes=("16x1", "64x2"), batches=(32, 128, 512), rates=(0.5, 1.0, 2.0)),
+            *budgets,
+            Sweep("rate", sizes=("16x1", "32x1", "64x1"), samples=(16_384,), rates=rates),
+            Sweep("users", sizes=("32x1",), users=(1_000, 4_000, 16_000, 0), samples=(32_768,)),
+            Sweep("length", sizes=two, behaviours=(4, 8, 16, 32), samples=(16_384,), seeds=(0, 1)),
+            Sweep(
+                "batch", sizes=two, batches=(32, 128, 512), samples=(8_192, 32_768), rates=rates
+            ),
         ),
+        rate=RULE,
         held_out=HeldOutConfig(behaviours=16, negatives=127),
+        downstream=_tasks(budgets),
+    )
+
+
+def _tasks(sweeps: list[Sweep]) -> DownstreamRuns:
+    """Of the same people whom the loss is measured on."""
+    held_out = ("validation",)
+    tasks = DownstreamConfig(
+        labels="data/scaling/logs/labels",
+        tasks=TASKS,
+        splits=held_out,
+        features=("clue",),
+        heads=("linear",),
+        bootstrap=2,
+    )
+    return DownstreamRuns(
+        sweeps=tuple(sweep.name for sweep in sweeps),
+        export=ExportConfig(splits=held_out, cutoff="2024-11-26"),
+        evaluate=EvaluateConfig(suites=("downstream",), downstream=tasks),
     )
 
 
 def _minutes() -> ScaleConfig:
-    sizes = ("16x1", "32x1", "64x1", "128x2")
+    sizes = ("16x1", "32x1", "64x1", "128x1")
     return ScaleConfig(
         base=_base(),
-        sweeps=(Sweep("compute", sizes=sizes, steps=(25, 100, 400)),),
+        sweeps=(Sweep("compute", sizes=sizes, steps=(50, 200, 800)),),
+        rate=RULE,
         held_out=HeldOutConfig(behaviours=16, negatives=127),
     )
 

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from clue_jax.config import (
+    DownstreamRuns,
     EncoderConfig,
     PretrainConfig,
     RateRule,
@@ -14,6 +15,7 @@ from clue_jax.config import (
 )
 from clue_jax.errors import ConfigError
 from clue_jax.model.sizes import parameter_count, preset
+from clue_jax.scaling.measure import PF_DAY
 from clue_jax.scaling.plan import planned_runs, resized
 
 
@@ -22,8 +24,18 @@ def config_of(*sweeps, **changes):
     return dataclasses.replace(ScaleConfig(base=base, sweeps=sweeps), **changes)
 
 
+def work(run):
+    """A stand-in for FLOPs of a step."""
+    read = run.train.batch_users * run.encoder.max_history
+    return 6.0 * read * parameter_count(run.encoder, 0)
+
+
+def plan_of(config):
+    return planned_runs(config, work)
+
+
 def test_all_combinations_the_cheapest_first_each_once():
-    runs = planned_runs(
+    runs = plan_of(
         config_of(
             Sweep("a", sizes=("16x1", "32x2"), steps=(50, 100), seeds=(0, 1)),
             Sweep("b", sizes=("32x2",), steps=(100, 400)),
@@ -35,8 +47,9 @@ def test_all_combinations_the_cheapest_first_each_once():
     assert [(run.size, run.config.train.steps, run.config.seed) for run in both] == [
         ("32x2", 100, 0)
     ]
-    work = [run.config.train.steps * parameter_count(run.config.encoder, 0) for run in runs]
-    assert work == sorted(work)
+    computed = [run.compute for run in runs]
+    assert computed == sorted(computed)
+    assert computed[0] == pytest.approx(50 * work(runs[0].config) / PF_DAY)
 
 
 def test_each_factor_reaches_its_setting():
@@ -51,7 +64,7 @@ def test_each_factor_reaches_its_setting():
         temperatures=(0.2,),
         seeds=(5,),
     )
-    (run,) = planned_runs(config_of(sweep, rate=RateRule(4e-3, 16, 0.5, 256, 0.5)))
+    (run,) = plan_of(config_of(sweep, rate=RateRule(4e-3, 16, 0.5, 256, 0.5)))
     config = run.config
     assert (config.encoder.width, config.encoder.item.num_layers) == (64, 3)
     assert config.encoder.service == TransformerConfig(3, 2, 256)
@@ -63,6 +76,17 @@ def test_each_factor_reaches_its_setting():
     assert config.optim.learning_rate == pytest.approx(2e-3)
 
 
+def test_samples_and_budgets_say_how_many_steps_a_run_has():
+    by_samples = plan_of(config_of(Sweep("a", batches=(32, 256), samples=(12_800,))))
+    assert [run.config.train.steps for run in by_samples] == [50, 400]
+    sizes = ("16x1", "64x2")
+    by_budget = plan_of(config_of(Sweep("a", sizes=sizes, budgets=(1e-8,), seeds=(0, 1))))
+    assert len({run.cell for run in by_budget}) == 2
+    for run in by_budget:
+        assert run.compute == pytest.approx(1e-8, rel=0.5 * work(run.config) / (1e-8 * PF_DAY))
+        assert run.config.train.steps == round(1e-8 * PF_DAY / work(run.config))
+
+
 def test_a_preset_lends_its_shape_alone():
     base = EncoderConfig(max_item_tokens=7)
     small = resized(base, "4M")
@@ -71,10 +95,10 @@ def test_a_preset_lends_its_shape_alone():
 
 
 def test_other_settings_of_the_base_are_another_run():
-    (one,) = planned_runs(config_of(Sweep()))
+    (one,) = plan_of(config_of(Sweep()))
     other = config_of(Sweep())
     other.base.sampling.behaviours_kept = 0.5
-    assert planned_runs(other)[0].name != one.name
+    assert plan_of(other)[0].name != one.name
 
 
 @pytest.mark.parametrize(
@@ -88,8 +112,20 @@ def test_other_settings_of_the_base_are_another_run():
         ((Sweep(),), {"retries": -1}, "config.retries: -1"),
         ((Sweep(),), {"rate": RateRule(width=0)}, "config.rate.width: 0"),
         ((Sweep(batches=(1,)),), {}, "config.train.batch_users"),
+        (
+            (Sweep(steps=(5,), samples=(5,)),),
+            {},
+            r"sweeps\[0\].samples: steps and samples are both",
+        ),
+        ((Sweep(samples=(5,)),), {}, "sweeps: grid: samples 5 are less than a step of 256 users"),
+        ((Sweep(budgets=(1e-15,)),), {}, "sweeps: grid: budgets 1e-15 are less than a step"),
+        (
+            (Sweep(),),
+            {"downstream": DownstreamRuns(sweeps=("other",))},
+            "config.downstream.sweeps: 'other' is no sweep; there are grid",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_by_key(sweeps, changes, problem):
     with pytest.raises(ConfigError, match=problem):
-        planned_runs(config_of(*sweeps, **changes))
+        plan_of(config_of(*sweeps, **changes))

@@ -71,7 +71,8 @@ def test_a_run_that_fails_is_tried_again_and_then_named(study, smoke_data, tmp_p
     run_stage(*command(smoke_data, workdir, "--config.retries=2"))
     assert len(tried) == 3
     assert json.loads(lost.read_text())["failed"] == "exit code 1: clue-jax train: error: a bad day"
-    assert f"- {lost.stem}: exit code 1" in (workdir / "report.md").read_text()
+    report = (workdir / "report.md").read_text()
+    assert f"- {lost.stem}: exit code 1" in report and report.endswith("Not yet run\n\nNone.\n")
     lost.unlink()
     monkeypatch.setattr(scaling_runs, "run_stage", lambda argv, output: 75)
     run_stage(*command(smoke_data, workdir), code=75)
@@ -90,6 +91,36 @@ def test_a_run_that_another_worker_has_is_passed_over(study, smoke_data, tmp_pat
         run_stage(*command(smoke_data, workdir))
     assert "another worker is at it" in capsys.readouterr().out
     assert not taken.exists() and len(results_of(workdir)) == 2
+    assert f"Not yet run\n\n- {taken.stem}\n" in (workdir / "report.md").read_text()
+
+
+def test_a_plan_is_shown_with_what_its_runs_will_compute(study, smoke_data, tmp_path, capsys):
+    empty = tmp_path / "other"
+    known = f"--config.known=('{study / 'results.jsonl'}',)"
+    run_stage(*command(smoke_data, empty, "--config.plan_only=true", known))
+    shown = capsys.readouterr().out
+    assert not empty.exists() and shown.count("| known |") == 3
+    assert "3 runs; 0.00e+00 PF-days (0.00e+00 FLOPs) are left to compute" in shown
+    # What was planned is what was executed, but for which batches the mean is over.
+    for result in results_of(study):
+        (line,) = (line for line in shown.splitlines() if result["run"] in line)
+        assert float(line.split("|")[4]) == pytest.approx(result["compute"], rel=0.1)
+
+
+def test_a_study_goes_on_from_results_made_elsewhere(study, smoke_data, tmp_path, capsys):
+    lines = (study / "results.jsonl").read_text().splitlines()
+    (tmp_path / "some.jsonl").write_text("\n".join(lines[:2]))
+    elsewhere = tmp_path / "elsewhere"
+    # Only what is not known would be made, and for that there is no time.
+    known = f"--config.known=('{tmp_path / 'some.jsonl'}',)"
+    shutil.copytree(study / "results", elsewhere / "results")
+    for line in lines[:2]:
+        (elsewhere / "results" / f"{json.loads(line)['run']}.json").unlink()
+    run_stage(*command(smoke_data, elsewhere, known))
+    assert "3 runs in 2 sweeps, 2 of them known" in capsys.readouterr().out
+    assert not (elsewhere / "runs").exists()
+    assert results_of(elsewhere) == results_of(study)
+    assert (elsewhere / "report.md").read_bytes() == (study / "report.md").read_bytes()
 
 
 def test_the_loss_is_that_of_its_definition():

@@ -1,0 +1,184 @@
+"""What the paper found, asked of a study's own runs, with intervals.
+
+The paper (arXiv 2111.11294) measured each run with its own history length, and its batches changed
+the negatives too, so that a longer history and a smaller batch also made the test easier; and it
+does not say that learning rates were tuned again for each batch. So each question is asked twice
+where these could be the answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from clue_jax.evaluation.bootstrap import percentile_interval
+from clue_jax.scaling.effects import Effect, Score, effect
+from clue_jax.scaling.results import Result
+from clue_jax.scaling.selection import grouped
+
+CONFIRMED, REFUTED, OPEN = "confirmed", "refuted", "not resolved"
+_FEWEST_CELLS = 4
+_SAME_RATE = ("learning_rate", "temperature")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One claim and what the runs say of it.
+
+    Attributes:
+        claim: of the paper.
+        how: what was compared.
+        verdict: confirmed where the whole interval is on the claim's side, refuted where it is on
+            the other, else not resolved.
+        value: an effect on the log loss for each doubling, or a correlation.
+        low, high: its 95 % interval; NaN where there are too few runs.
+        runs: that it is from.
+    """
+
+    claim: str
+    how: str
+    verdict: str
+    value: float
+    low: float
+    high: float
+    runs: int
+
+
+def answers(tuned: Sequence[Result], sound: Sequence[Result], seed: int) -> list[Answer]:
+    """All questions that the runs say something about.
+
+    Args:
+        tuned: runs with the best learning rate and temperature of each experiment.
+        sound: all runs that learnt something.
+        seed: of resamples.
+    """
+    return [
+        *_of_factor(tuned, "users", "more users lower the loss", falls=True),
+        *_of_size(tuned),
+        *_of_length(tuned),
+        *_of_batch(tuned, sound),
+        *_of_downstream(tuned, seed),
+    ]
+
+
+def _log_loss(run: Result) -> float:
+    return math.log(run["loss"])
+
+
+def _log_own_loss(run: Result) -> float:
+    return math.log(run["loss_own"])
+
+
+def _of_size(tuned: Sequence[Result]) -> list[Answer]:
+    found = effect([{**run, "size": ""} for run in tuned], "parameters", _log_loss)
+    how = "parameters doubled, the same samples"
+    return _answered("larger encoders lower the loss", how, found, falls=True)
+
+
+def _of_factor(runs: Sequence[Result], factor: str, claim: str, falls: bool) -> list[Answer]:
+    return _answered(claim, f"{factor} doubled", effect(runs, factor, _log_loss), falls)
+
+
+def _of_length(tuned: Sequence[Result]) -> list[Answer]:
+    found: list[Answer] = []
+    for (size,), own in _sizes(tuned):
+        for score, how in (
+            (_log_own_loss, "each run measured with its own length, as in the paper"),
+            (_log_loss, "all runs measured with one length"),
+        ):
+            claim = f"longer histories lower the loss, {size}"
+            told = effect(own, "behaviours", score)
+            found += _answered(claim, f"behaviours doubled, {how}", told, falls=True)
+    return found
+
+
+def _of_batch(tuned: Sequence[Result], sound: Sequence[Result]) -> list[Answer]:
+    found: list[Answer] = []
+    for runs, same, how in (
+        (sound, _SAME_RATE, "the same learning rate and temperature"),
+        (tuned, (), "the best learning rate and temperature of each"),
+    ):
+        effects: list[tuple[str, Effect]] = []
+        for (size,), own in _sizes(runs):
+            told = effect(own, "batch", _log_loss, same)
+            if told is not None:
+                effects.append((size, told))
+        if not effects:
+            continue
+        how = f"batch doubled, as many samples and negatives, {how}"
+        (smallest, on_small), (largest, on_large) = effects[0], effects[-1]
+        claim = f"larger batches hurt the smallest encoder, {smallest}"
+        found += _answered(claim, how, on_small, falls=False)
+        if largest != smallest:
+            claim = f"larger batches help the largest encoder, {largest}"
+            found += _answered(claim, how, on_large, falls=True)
+            claim = f"batches help {largest} more than {smallest}: both must grow together"
+            found += _answered(claim, how, on_large.minus(on_small), falls=True)
+    return found
+
+
+def _of_downstream(tuned: Sequence[Result], seed: int) -> list[Answer]:
+    scored = [run for run in tuned if run.get("downstream")]
+    found = _correlated(tuned, {"MRR of matching": lambda run: float(run["mrr"])}, seed)
+    if scored:
+        # The first metric of a task is the one that it is known by.
+        first = {task: next(iter(scores)) for task, scores in scored[0]["downstream"].items()}
+        of_tasks = {
+            f"{metric} of {task}": _task_score(task, metric) for task, metric in first.items()
+        }
+        found += _correlated(scored, of_tasks, seed)
+    return found
+
+
+def _task_score(task: str, metric: str) -> Score:
+    return lambda run: float(run["downstream"][task][metric])
+
+
+def _correlated(runs: Sequence[Result], scores: Mapping[str, Score], seed: int) -> list[Answer]:
+    """Correlation of the log loss with each score, over means of the seeds of each cell."""
+    cells = list(grouped(runs, ("cell",)).values())
+    if len(cells) < _FEWEST_CELLS:
+        return []
+    found = []
+    for name, score in scores.items():
+        pairs = [[(_log_loss(run), score(run)) for run in own] for own in cells]
+        means_C2 = np.array([np.mean(own, axis=0) for own in pairs])
+        value, (low, high) = _correlation(means_C2, seed)
+        claim = f"{name} follows the pretraining loss"
+        how = "correlation over runs (.978 in the paper, between losses)"
+        found.append(Answer(claim, how, _verdict(low, high, True), value, low, high, len(cells)))
+    return found
+
+
+def _correlation(pairs_C2: np.ndarray, seed: int) -> tuple[float, tuple[float, float]]:
+    rng, drawn = np.random.default_rng(seed), []
+    for _ in range(1_000):
+        some = pairs_C2[rng.integers(len(pairs_C2), size=len(pairs_C2))]
+        if (np.ptp(some, axis=0) > 0).all():
+            drawn.append(np.corrcoef(some.T)[0, 1])
+    low, high = percentile_interval(np.array(drawn))
+    if not (np.ptp(pairs_C2, axis=0) > 0).all():
+        return math.nan, (math.nan, math.nan)
+    return float(np.corrcoef(pairs_C2.T)[0, 1]), (float(low), float(high))
+
+
+def _sizes(runs: Sequence[Result]) -> list[tuple[tuple[str], list[Result]]]:
+    """Runs of each size, the smallest first."""
+    groups = grouped(runs, ("size",))
+    return sorted(groups.items(), key=lambda item: item[1][0]["parameters"])
+
+
+def _answered(claim: str, how: str, found: Effect | None, falls: bool) -> list[Answer]:
+    if found is None:
+        return []
+    verdict = _verdict(found.low, found.high, falls)
+    return [Answer(claim, how, verdict, found.value, found.low, found.high, found.runs)]
+
+
+def _verdict(low: float, high: float, falls: bool) -> str:
+    if math.isnan(low) or low <= 0 <= high:
+        return OPEN
+    return CONFIRMED if (high < 0) == falls else REFUTED
