@@ -71,7 +71,8 @@ def _evaluate(config: EvaluateConfig, embeddings: str, out: str) -> None:
 def _scale(config: ScaleConfig, data: str, workdir: str) -> None:
     from clue_jax.scaling.study import scale
 
-    scale(config, data, workdir)
+    if scale(config, data, workdir):
+        _report(workdir)
 
 
 def _report(directory: str) -> None:

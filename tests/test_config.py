@@ -17,6 +17,7 @@ KINDS = [
     c.PretrainConfig,
     c.ExportConfig,
     c.EvaluateConfig,
+    c.ScaleConfig,
 ]
 
 

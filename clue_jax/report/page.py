@@ -15,6 +15,7 @@ from clue_jax.report import figures
 from clue_jax.report.curves import curve, training_section
 from clue_jax.report.fragments import card, cell, folded, literal, table, text
 from clue_jax.report.read import Command, Material, Run, headline, read_material
+from clue_jax.report.scaling import study_sections
 from clue_jax.report.style import CSS
 from clue_jax.report.tasks import downstream_section
 
@@ -22,7 +23,7 @@ BASELINES = ("tfidf", "random_encoder", "chance")
 
 
 def write_report(directory: str) -> epath.Path:
-    """Writes `report.html` into a run, evaluation or quickstart directory; gives its path.
+    """Writes `report.html` into what a stage left; gives its path.
 
     Raises:
         DataError: the directory has nothing to report on, or a file is missing or damaged.
@@ -45,6 +46,7 @@ def render(material: Material) -> str:
         _score_plots(material.results),
         downstream_section(material.results),
         training_section(run) if run else "",
+        study_sections(material.study) if material.study else "",
         _results(material.results),
         _dataset(material.dataset) if material.dataset else "",
         _commands(material.commands),

@@ -12,6 +12,7 @@ from etils import epath
 
 from clue_jax import files
 from clue_jax.errors import DataError
+from clue_jax.scaling.results import FIGURES, FITS, RESULTS
 
 RESULT_KEYS = ("task", "model", "metric", "value")
 
@@ -36,6 +37,15 @@ class Command:
 
 
 @dataclass(frozen=True)
+class Study:
+    """What `scale` left: contents of fits.json, results of its runs, figures as SVG by name."""
+
+    conclusions: dict[str, Any]
+    results: list[dict[str, Any]]
+    figures: dict[str, bytes]
+
+
+@dataclass(frozen=True)
 class Material:
     """All that a page may show; what the directory does not have is None or empty."""
 
@@ -44,22 +54,25 @@ class Material:
     results: list[dict[str, Any]] = field(default_factory=list)
     dataset: dict[str, Any] | None = None  # manifest.json of the prepared dataset
     commands: list[Command] = field(default_factory=list)
+    study: Study | None = None
 
 
 def read_material(directory: epath.PathLike) -> Material:
-    """Reads a run directory, an evaluation directory or a folder with `run/` and `evaluation/`.
+    """Reads what `train`, `evaluate`, `scale` or `quickstart` left in its folder.
 
     Raises:
         DataError: nothing to report on, or a file that is missing or damaged; names it.
     """
     folder = epath.Path(directory)
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such directory; pass a run, evaluation or quickstart folder")
+        raise DataError(f"{folder}: no such directory; pass what train, evaluate or scale wrote")
     if (folder / "metrics.jsonl").exists():
         run = read_run(folder)
         return Material(f"Run {folder.name}", run=run, commands=_recorded("train", run.environment))
     if (folder / "results.json").exists():
         return Material(f"Evaluation {folder.name}", results=read_results(folder / "results.json"))
+    if (folder / FITS).exists():
+        return Material(f"Scaling study {folder.name}", study=read_study(folder))
     run_folder, evaluation = folder / "run", folder / "evaluation"
     if run_folder.is_dir() or evaluation.is_dir():
         manifest = folder / "data" / "manifest.json"
@@ -73,7 +86,8 @@ def read_material(directory: epath.PathLike) -> Material:
         )
     raise DataError(
         f"{folder}: nothing to report on; expected metrics.jsonl (a run), results.json (an"
-        " evaluation), or the folders run/ or evaluation/ (a quickstart)"
+        f" evaluation), {FITS} (a scaling study that has something to conclude from), or the"
+        " folders run/ or evaluation/ (a quickstart)"
     )
 
 
@@ -88,6 +102,22 @@ def read_run(folder: epath.Path) -> Run:
         # Of several datasets: their means.
         validation=[r for r in rows if r.get("split") == "validation" and "dataset" not in r],
     )
+
+
+def read_study(folder: epath.Path) -> Study:
+    """Reads the folder of a study; figures may be absent, as they need an extra.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    try:
+        lines = (folder / RESULTS).read_text().splitlines()
+        results = [json.loads(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder / RESULTS}: no lines of JSON objects: {error}") from error
+    drawn = sorted((folder / FIGURES).glob("*.svg")) if (folder / FIGURES).is_dir() else []
+    figures = {path.stem: path.read_bytes() for path in drawn}
+    return Study(read_object(folder / FITS), results, figures)
 
 
 def read_metrics(path: epath.Path) -> list[dict[str, Any]]:

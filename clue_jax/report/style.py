@@ -45,6 +45,10 @@ svg .end { fill: var(--ink); font-weight: 600; }
 .model .bar { stroke: var(--accent); } .model circle { fill: var(--accent); }
 svg .model text { fill: var(--ink); font-weight: 600; }
 .baseline .bar { stroke: var(--muted); } .baseline circle { fill: var(--muted); }
+.charts.wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr)); }
+/* Drawn to be printed, dark on light. */
+.print { background: #ffffff; } .print img { display: block; width: 100%; height: auto; }
+.print figcaption { color: #5d636b; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 0.9rem; }
 th, td { text-align: left; padding: 6px 12px 6px 0; border-bottom: 1px solid var(--line); }

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from clue_jax.errors import DataError
 from clue_jax.scaling.fit import Fit, fit, frontier
 from clue_jax.scaling.forecasts import Checked, checked_forecast
@@ -22,7 +20,14 @@ from clue_jax.scaling.forms import (
 from clue_jax.scaling.questions import Answer, answers
 from clue_jax.scaling.rates import BestRate, FittedRule, best_rates, fitted_rule
 from clue_jax.scaling.results import Result
-from clue_jax.scaling.selection import comparable, grouped, points_of, sound_runs, tuned_runs
+from clue_jax.scaling.selection import (
+    comparable,
+    grouped,
+    of_one_protocol,
+    points_of,
+    sound_runs,
+    tuned_runs,
+)
 from clue_jax.scaling.spending import Tried, tried
 
 
@@ -33,7 +38,7 @@ class Analysis:
     Attributes:
         kept: runs that count, of each experiment those with the best learning rate and temperature.
         excluded: run -> why it does not count.
-        on_frontier: [R] of `kept`, those that nothing cheaper beats.
+        best: runs that nothing cheaper beats, of those that differ in size and samples alone.
         fits: laws that the runs say something about; those of the critical batch are named after
             the size of the encoder.
         fitted_to: law -> its runs, and what they cost.
@@ -46,7 +51,7 @@ class Analysis:
 
     kept: list[Result]
     excluded: dict[str, str]
-    on_frontier: np.ndarray
+    best: list[Result]
     fits: dict[str, Fit]
     fitted_to: dict[str, Tried]
     refused: dict[str, str]
@@ -78,14 +83,14 @@ def analyse(
     laws = _Laws(kept, resamples, seed)
     told = None
     try:
-        told = checked_forecast(kept)
+        told = checked_forecast(of_one_protocol(kept))
     except DataError as error:
         laws.refused["forecast"] = str(error)
     rates = best_rates(sound)
     return Analysis(
         kept=kept,
         excluded=excluded,
-        on_frontier=laws.on_frontier,
+        best=laws.best,
         fits=laws.fits,
         fitted_to=laws.fitted_to,
         refused=laws.refused,
@@ -104,10 +109,11 @@ class _Laws:
         self.fits: dict[str, Fit] = {}
         self.fitted_to: dict[str, Tried] = {}
         self.refused: dict[str, str] = {}
-        self.on_frontier = frontier(points_of(kept))
-        best = [run for run, on in zip(kept, self.on_frontier, strict=True) if on]
+        compared = of_one_protocol(kept)
+        on_frontier = frontier(points_of(compared))
+        self.best = [run for run, on in zip(compared, on_frontier, strict=True) if on]
         for form in OF_COMPUTE:
-            self._fit(form.name, form, best)
+            self._fit(form.name, form, self.best)
         for form in (SIZE_AND_SAMPLES, SIZE_AND_USERS, INTERACTIONS, EVERYTHING):
             self._fit(form.name, form, kept)
         for (size,), own in grouped(kept, ("size",)).items():

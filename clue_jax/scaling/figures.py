@@ -62,8 +62,7 @@ def _compute(axes: Any, analysis: Analysis) -> None:
     for marker, (size, runs) in zip(_MARKERS * 9, _by(analysis.kept, "size").items(), strict=False):
         compute, losses = _columns(runs, "compute", "loss")
         axes.plot(compute, losses, marker, label=size, markersize=4, alpha=0.8)
-    best = [run for run, on in zip(analysis.kept, analysis.on_frontier, strict=True) if on]
-    compute, losses = _columns(best, "compute", "loss")
+    compute, losses = _columns(analysis.best, "compute", "loss")
     axes.plot(compute, losses, "o", markersize=8, fillstyle="none", color="black", label="frontier")
     if analysis.forecast is not None:
         told = analysis.forecast.largest
@@ -76,6 +75,7 @@ def _compute(axes: Any, analysis: Analysis) -> None:
             if len(law.resampled_KP) and form is OF_COMPUTE[1]:
                 axes.fill_between(reach, *law.interval({"compute": reach}), alpha=0.15)
     axes.set(xscale="log", yscale="log", xlabel="compute [PF-days]", ylabel="held-out loss")
+    _plain(axes.yaxis)
     axes.legend(fontsize=7)
 
 
@@ -93,13 +93,14 @@ def _factor(axes: Any, analysis: Analysis, factor: str, name: str) -> None:
             label = f"{key[0]}, {key[-1]:,} samples"
             axes.plot(values, means, f"{marker}-", markersize=4, label=label)
     axes.set(xscale="log", yscale="log", xlabel=name, ylabel="held-out loss")
+    _plain(axes.yaxis)
+    _plain(axes.xaxis, sorted({run[factor] for run in analysis.kept}))
     if axes.has_data():
         axes.legend(fontsize=7)
 
 
 def _residuals(axes: Any, analysis: Analysis) -> None:
-    best = [run for run, on in zip(analysis.kept, analysis.on_frontier, strict=True) if on]
-    points = points_of(best)
+    points = points_of(analysis.best)
     for marker, form in zip("os^", OF_COMPUTE, strict=True):
         if form.name in analysis.fits:
             said = analysis.fits[form.name](points.columns)
@@ -115,7 +116,18 @@ def _downstream(axes: Any, analysis: Analysis) -> None:
         losses, scores = _columns(runs, "loss", "mrr")
         axes.plot(losses, scores, marker, label=size, markersize=4)
     axes.set(xscale="log", xlabel="held-out loss", ylabel="MRR of matching held-out users")
+    _plain(axes.xaxis)
     axes.legend(fontsize=7)
+
+
+def _plain(axis: Any, places: list[float] | None = None) -> None:
+    """Ticks of a logarithmic axis as plain numbers, at some places or at 1, 1.5, 2, 3, 5, 7."""
+    from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, StrMethodFormatter
+
+    subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+    axis.set_major_locator(FixedLocator(places) if places else LogLocator(subs=subs))
+    axis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _by(runs: list[Result], factor: str) -> dict[Any, list[Result]]:

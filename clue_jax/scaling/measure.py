@@ -20,18 +20,17 @@ from scipy.special import logsumexp
 
 from clue_jax.config import HeldOutConfig, PretrainConfig
 from clue_jax.data.source import Dataset
-from clue_jax.data.timestamps import DAY_SECONDS
 from clue_jax.errors import DataError, NonFiniteError
 from clue_jax.inference import embed_users
 from clue_jax.model import clue
 from clue_jax.model.sizes import parameter_count
 from clue_jax.ranking import matching_ranks, mrr, recall_at
+from clue_jax.scaling.results import PF_DAY
 from clue_jax.training.checkpoint import NEWEST
 from clue_jax.training.parameters import load_params
 from clue_jax.training.trained import read_run
 from clue_jax.training.validation import in_two_services
 
-PF_DAY = 1e15 * DAY_SECONDS  # FLOPs
 SCALES = np.geomspace(1.0, 300.0, 60)  # tried where the best temperature is asked for
 
 

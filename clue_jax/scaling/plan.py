@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from clue_jax.config import (
@@ -23,7 +23,8 @@ from clue_jax.errors import ConfigError
 from clue_jax.files import canonical_json, sha256_text
 from clue_jax.model.sizes import PRESETS, preset
 from clue_jax.scaling.cost import Cost
-from clue_jax.scaling.measure import PF_DAY
+from clue_jax.scaling.results import PF_DAY
+from clue_jax.scaling.words import Table, markdown_block
 
 HEAD_WIDTH = 32
 
@@ -161,3 +162,21 @@ def _cell(run: PretrainConfig, size: str) -> str:
         f"{size}-u{users}-t{run.encoder.max_history}-b{run.train.batch_users}-s{run.train.steps}"
         f"-{word}"
     )
+
+
+def plan_text(runs: Sequence[PlannedRun], known: Collection[str]) -> str:
+    """The runs of a plan and what they will compute."""
+    rows = [
+        [
+            ", ".join(run.sweeps),
+            run.name,
+            f"{run.config.optim.learning_rate:.2g}",
+            f"{run.compute:.2e}",
+            "known" if run.name in known else "",
+        ]
+        for run in runs
+    ]
+    left = sum(run.compute for run in runs if run.name not in known)
+    spent = f"{len(runs)} runs; {left:.2e} PF-days ({left * PF_DAY:.2e} FLOPs) are left to compute"
+    table = Table(["sweeps", "run", "rate", "PF-days", ""], rows)
+    return f"{markdown_block(table)}\n\n{spent}"

@@ -21,6 +21,7 @@ from clue_jax.scaling.selection import grouped
 
 CONFIRMED, REFUTED, OPEN = "confirmed", "refuted", "not resolved"
 _FEWEST_CELLS = 4
+_LOSSES = ("log_loss", "rmse")  # metrics of tasks that a better model lowers
 _SAME_RATE = ("learning_rate", "temperature")
 
 
@@ -122,35 +123,41 @@ def _of_batch(tuned: Sequence[Result], sound: Sequence[Result]) -> list[Answer]:
 
 def _of_downstream(tuned: Sequence[Result], seed: int) -> list[Answer]:
     scored = [run for run in tuned if run.get("downstream")]
-    found = _correlated(tuned, {"MRR of matching": lambda run: float(run["mrr"])}, seed)
+    found = _correlated(tuned, "MRR of matching", lambda run: float(run["mrr"]), seed)
     if scored:
-        # The first metric of a task is the one that it is known by.
-        first = {task: next(iter(scores)) for task, scores in scored[0]["downstream"].items()}
-        of_tasks = {
-            f"{metric} of {task}": _task_score(task, metric) for task, metric in first.items()
-        }
-        found += _correlated(scored, of_tasks, seed)
+        metrics = {task: _metric_of(scores) for task, scores in scored[0]["downstream"].items()}
+        for task, metric in metrics.items():
+            name = f"{metric.replace('_', ' ')} of {task}"
+            told = _correlated(scored, name, _task_score(task, metric), seed, metric in _LOSSES)
+            found += told
     return found
+
+
+def _metric_of(scores: Mapping[str, float]) -> str:
+    """The metric of a task that is most like its loss."""
+    return next((metric for metric in _LOSSES if metric in scores), next(iter(scores)))
 
 
 def _task_score(task: str, metric: str) -> Score:
     return lambda run: float(run["downstream"][task][metric])
 
 
-def _correlated(runs: Sequence[Result], scores: Mapping[str, Score], seed: int) -> list[Answer]:
-    """Correlation of the log loss with each score, over means of the seeds of each cell."""
+def _correlated(
+    runs: Sequence[Result], name: str, score: Score, seed: int, rises: bool = False
+) -> list[Answer]:
+    """Correlation of the log loss with a score, over means of the seeds of each cell."""
     cells = list(grouped(runs, ("cell",)).values())
     if len(cells) < _FEWEST_CELLS:
         return []
-    found = []
-    for name, score in scores.items():
-        pairs = [[(_log_loss(run), score(run)) for run in own] for own in cells]
-        means_C2 = np.array([np.mean(own, axis=0) for own in pairs])
-        value, (low, high) = _correlation(means_C2, seed)
-        claim = f"{name} follows the pretraining loss"
-        how = "correlation over runs (.978 in the paper, between losses)"
-        found.append(Answer(claim, how, _verdict(low, high, True), value, low, high, len(cells)))
-    return found
+    pairs = [[(_log_loss(run), score(run)) for run in own] for own in cells]
+    means_C2 = np.array([np.mean(own, axis=0) for own in pairs])
+    if not (np.ptp(means_C2, axis=0) > 0).all():
+        return []
+    value, (low, high) = _correlation(means_C2, seed)
+    verdict = _verdict(low, high, falls=not rises)
+    claim = f"{name} follows the pretraining loss"
+    how = "correlation over runs (.978 in the paper, between losses)"
+    return [Answer(claim, how, verdict, value, low, high, len(cells))]
 
 
 def _correlation(pairs_C2: np.ndarray, seed: int) -> tuple[float, tuple[float, float]]:
@@ -160,8 +167,6 @@ def _correlation(pairs_C2: np.ndarray, seed: int) -> tuple[float, tuple[float, f
         if (np.ptp(some, axis=0) > 0).all():
             drawn.append(np.corrcoef(some.T)[0, 1])
     low, high = percentile_interval(np.array(drawn))
-    if not (np.ptp(pairs_C2, axis=0) > 0).all():
-        return math.nan, (math.nan, math.nan)
     return float(np.corrcoef(pairs_C2.T)[0, 1]), (float(low), float(high))
 
 

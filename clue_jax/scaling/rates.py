@@ -27,6 +27,7 @@ class BestRate:
     size: str
     width: int
     batch: int
+    samples: int
     rate: float
     at_edge: bool
 
@@ -56,7 +57,8 @@ def best_rates(runs: Sequence[Result]) -> list[BestRate]:
             near = slice(place - 1, place + 2)
             curve, slope, _ = np.polyfit(np.log(rates[near]), losses[near], 2)
             rate = math.exp(-slope / (2.0 * curve))
-        found.append(BestRate(first["size"], first["width"], first["batch"], rate, at_edge))
+        of = (first["size"], first["width"], first["batch"], first["samples"])
+        found.append(BestRate(*of, rate, at_edge))
     return found
 
 

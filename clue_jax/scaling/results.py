@@ -12,6 +12,8 @@ from clue_jax import files
 from clue_jax.errors import DataError
 
 Result = dict[str, Any]
+PF_DAY = 1e15 * 86_400  # FLOPs
+FITS, RESULTS, FIGURES = "fits.json", "results.jsonl", "figures"  # in the folder of a study
 _NEEDED = (
     *("run", "cell", "size", "width", "users", "behaviours", "batch", "steps", "seed"),
     *("learning_rate", "temperature", "dataset"),

@@ -71,6 +71,15 @@ def grouped(runs: Iterable[Result], keys: Sequence[str]) -> dict[tuple[Any, ...]
     return dict(groups)
 
 
+def of_one_protocol(runs: Sequence[Result]) -> list[Result]:
+    """Most runs that agree on users, behaviours and batch, so that compute alone tells them apart.
+
+    Elsewhere a smaller batch may learn more for its compute, but nobody tried it with the largest
+    budgets: a frontier over all of them would bend where the trying ends.
+    """
+    return max(grouped(runs, ("users", "behaviours", "batch")).values(), key=len)
+
+
 def points_of(runs: Iterable[Mapping[str, Any]]) -> Points:
     """Runs as a law sees them."""
     rows = list(runs)

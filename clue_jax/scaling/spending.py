@@ -10,8 +10,7 @@ import numpy as np
 from clue_jax.evaluation.bootstrap import percentile_interval
 from clue_jax.scaling.fit import Fit
 from clue_jax.scaling.forms import EVERYTHING, Columns
-from clue_jax.scaling.measure import PF_DAY
-from clue_jax.scaling.results import Result
+from clue_jax.scaling.results import PF_DAY, Result
 
 _SIZES = 241  # tried for each budget
 _WASTE = 1.1  # samples that a batch may need, times those of the smallest batch that was tried

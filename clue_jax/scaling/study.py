@@ -6,11 +6,12 @@ WORKDIR/config.json     the plan
         results.jsonl   all of them, a line each
         fits.json       laws, forecast, allocation
         figures/*.svg
-        report.md
+        report.md, report.html
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from etils import epath
@@ -24,18 +25,17 @@ from clue_jax.scaling.analysis import Analysis, analyse
 from clue_jax.scaling.cost import StepCost
 from clue_jax.scaling.figures import figures_of
 from clue_jax.scaling.forms import EVERYTHING, SIZE_AND_SAMPLES
-from clue_jax.scaling.plan import planned_runs
-from clue_jax.scaling.results import read_known, write_lines
+from clue_jax.scaling.plan import plan_text, planned_runs
+from clue_jax.scaling.results import FIGURES, FITS, RESULTS, read_known, write_lines
 from clue_jax.scaling.runs import results, work
 from clue_jax.scaling.spending import allocation
-from clue_jax.scaling.words import plan_text, report_text
+from clue_jax.scaling.words import markdown, sections
 
-FITS = "fits.json"
 _BUDGETS = (1.0, 10.0, 100.0)  # times the largest of the plan
 
 
-def scale(config: ScaleConfig, data: str, workdir: str) -> None:
-    """Runs a plan, or what is left of it, and concludes.
+def scale(config: ScaleConfig, data: str, workdir: str) -> bool:
+    """Runs a plan, or what is left of it, and concludes; whether there is something to report.
 
     Args:
         config: the plan.
@@ -54,7 +54,7 @@ def scale(config: ScaleConfig, data: str, workdir: str) -> None:
     known, again = read_known(config.known, {run.name for run in runs}, dataset.fingerprint)
     if config.plan_only:
         say(plan_text(runs, known))
-        return
+        return False
     files.write_json(root / "config.json", to_json(config))
     total = sum(run.compute for run in runs)
     elsewhere = f", {len(known)} of them known" if known else ""
@@ -63,32 +63,34 @@ def scale(config: ScaleConfig, data: str, workdir: str) -> None:
     found = results(runs, known, workdir)
     if not found:
         say("no run has ended yet")
-        return
-    write_lines(root / "results.jsonl", found)
+        return False
+    write_lines(root / RESULTS, found)
     try:
         analysis = analyse(found, config.resamples, config.seed, config.held_out.calibrated)
     except DataError as error:
         say(f"nothing to conclude from {len(found)} of {len(runs)} runs yet: {error}")
-        return
+        return False
     conclusions = conclusions_of(analysis)
     conclusions["excluded"] |= again
+    ended = {result["run"] for result in found}
+    conclusions["missing"] = [run.name for run in runs if run.name not in ended]
     files.write_json(root / FITS, conclusions)
-    text = report_text(conclusions, found, [run.name for run in runs])
+    text = markdown(sections(conclusions, found))
     files.write_text(root / "report.md", text)
-    _draw(analysis, root / "figures")
+    _draw(analysis, root / FIGURES)
     say(text.partition("\n## Runs")[0])
     if not complete:
         say(f"{len(runs) - len(found)} runs are left: run the same command to go on")
+    return True
 
 
 def conclusions_of(analysis: Analysis) -> dict[str, Any]:
     """An analysis as JSON."""
-    best = zip(analysis.kept, analysis.on_frontier, strict=True)
     compute = [run["compute"] for run in analysis.kept]
-    return {
+    conclusions = {
         "runs": len(analysis.kept),
         "excluded": analysis.excluded,
-        "frontier": [run["run"] for run, on in best if on],
+        "frontier": [run["run"] for run in analysis.best],
         "laws": [
             {
                 "name": name,
@@ -115,7 +117,10 @@ def conclusions_of(analysis: Analysis) -> dict[str, Any]:
             if form.name in analysis.fits
         },
         "compute": [min(compute), max(compute)],
+        "missing": [],
     }
+    plain: dict[str, Any] = _without_nan(conclusions)
+    return plain
 
 
 def _forecast(analysis: Analysis) -> dict[str, Any] | None:
@@ -133,6 +138,15 @@ def _forecast(analysis: Analysis) -> dict[str, Any] | None:
         }
         for name, stage in stages.items()
     }
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: an interval that is not known is null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _draw(analysis: Analysis, folder: epath.Path) -> None:

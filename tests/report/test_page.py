@@ -10,7 +10,7 @@ from clue_jax.errors import DataError
 from clue_jax.evaluation.results import metric_name
 from clue_jax.report.page import write_report
 
-VOID = {"meta"}
+VOID = {"img", "meta"}
 
 
 class Outline(html.parser.HTMLParser):

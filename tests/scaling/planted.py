@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from clue_jax.scaling.measure import PF_DAY
+from clue_jax.scaling.results import PF_DAY
 
 PARAMETERS = {"16x1": 4e3, "64x2": 6e4, "256x2": 1e6}
 LAW = {"floor": 0.3, "a": 30.0, "alpha": 0.4, "b": 40.0, "beta": 0.35}

@@ -8,7 +8,7 @@ from clue_jax.errors import DataError
 from clue_jax.scaling.analysis import analyse
 from clue_jax.scaling.forms import SIZE_AND_SAMPLES, SIZE_AND_USERS
 from clue_jax.scaling.study import conclusions_of
-from clue_jax.scaling.words import report_text
+from clue_jax.scaling.words import markdown, sections
 from tests.scaling.planted import LAW, grid, result
 
 RUNS = grid()
@@ -25,14 +25,15 @@ def test_conclusions_of_a_sound_study():
         assert low - slack <= truth <= high + slack, (name, value)
     # A factor that never varies.
     assert "users is 5000 in every run" in found.refused[SIZE_AND_USERS.name]
-    frontier = [run["run"] for run, on in zip(found.kept, found.on_frontier, strict=True) if on]
+    frontier = [run["run"] for run in found.best]
     assert "16x1-100-0" in frontier and "256x2-100-0" not in frontier
 
 
 def test_the_report_names_what_is_missing():
     found = analyse(RUNS, resamples=5, seed=0)
     told = conclusions_of(found)
-    text = report_text(told, RUNS, [*(run["run"] for run in RUNS), "one-more"])
+    told["missing"] = ["one-more"]
+    text = markdown(sections(told, RUNS))
     assert "24 of 25 runs have ended" in text and "below the paper's range" in text
     assert text.endswith("## Not yet run\n\n- one-more\n")
     assert len(told["allocation"][SIZE_AND_SAMPLES.name]) == 3
@@ -62,3 +63,11 @@ def test_laws_are_about_the_calibrated_loss_where_that_is_asked_for():
     assert min(run["loss"] for run in analyse(runs, 0, 0).kept) > 2.0
     calibrated = analyse(runs, 0, 0, calibrated=True)
     assert [run["loss"] for run in calibrated.kept] == [run["loss"] for run in RUNS]
+
+
+def test_laws_of_compute_are_of_runs_that_differ_in_size_and_samples_alone():
+    other = [result(*of, effect=0.5) | {"batch": 16} for of in (("16x1", 100), ("16x1", 400))]
+    named = [{**run, "cell": f"b16-{n}", "run": f"b16-{n}"} for n, run in enumerate(other)]
+    alone, beside = analyse(RUNS, 0, 0), analyse([*RUNS, *named], 0, 0)
+    assert len(beside.kept) == 26 and beside.best == alone.best
+    assert beside.fits["power law"].theta_P == pytest.approx(alone.fits["power law"].theta_P)

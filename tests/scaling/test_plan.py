@@ -15,8 +15,8 @@ from clue_jax.config import (
 )
 from clue_jax.errors import ConfigError
 from clue_jax.model.sizes import parameter_count, preset
-from clue_jax.scaling.measure import PF_DAY
 from clue_jax.scaling.plan import planned_runs, resized
+from clue_jax.scaling.results import PF_DAY
 
 
 def config_of(*sweeps, **changes):

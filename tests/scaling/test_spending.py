@@ -7,7 +7,7 @@ import pytest
 
 from clue_jax.scaling.fit import Fit
 from clue_jax.scaling.forms import EVERYTHING, SIZE_AND_SAMPLES
-from clue_jax.scaling.measure import PF_DAY
+from clue_jax.scaling.results import PF_DAY
 from clue_jax.scaling.spending import allocation, tried
 from tests.scaling.planted import grid
 

@@ -48,6 +48,7 @@ def test_a_study_in_pieces_ends_with_laws_figures_and_a_report(study, smoke_data
     figures = {path.stem for path in (study / "figures").iterdir()}
     assert {"compute", "residuals", "downstream"} <= figures
     assert "below the paper's range" in (study / "report.md").read_text()
+    assert "Questions of the paper" in (study / "report.html").read_text()
     # Again: nothing is trained, and the same is concluded.
     before = (study / "report.md").read_bytes()
     capsys.readouterr()
