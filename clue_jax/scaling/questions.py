@@ -85,40 +85,55 @@ def _of_factor(runs: Sequence[Result], factor: str, claim: str, falls: bool) -> 
 
 def _of_length(tuned: Sequence[Result]) -> list[Answer]:
     found: list[Answer] = []
-    for (size,), own in _sizes(tuned):
-        for score, how in (
-            (_log_own_loss, "each run measured with its own length, as in the paper"),
-            (_log_loss, "all runs measured with one length"),
-        ):
+    for score, how in (
+        (
+            _log_own_loss,
+            "behaviours doubled, each run measured with its own length, as in the paper",
+        ),
+        (_log_loss, "behaviours doubled, all runs measured with one length"),
+    ):
+        effects = _by_size(tuned, "behaviours", score)
+        for size, told in effects:
             claim = f"longer histories lower the loss, {size}"
-            told = effect(own, "behaviours", score)
-            found += _answered(claim, f"behaviours doubled, {how}", told, falls=True)
+            found += _answered(claim, how, told, falls=True)
+        found += _of_ends(effects, "longer histories help {large} more than {small}", how)
     return found
 
 
 def _of_batch(tuned: Sequence[Result], sound: Sequence[Result]) -> list[Answer]:
     found: list[Answer] = []
-    for runs, same, how in (
+    for runs, same, rates in (
         (sound, _SAME_RATE, "the same learning rate and temperature"),
         (tuned, (), "the best learning rate and temperature of each"),
     ):
-        effects: list[tuple[str, Effect]] = []
-        for (size,), own in _sizes(runs):
-            told = effect(own, "batch", _log_loss, same)
-            if told is not None:
-                effects.append((size, told))
-        if not effects:
-            continue
-        how = f"batch doubled, as many samples and negatives, {how}"
-        (smallest, on_small), (largest, on_large) = effects[0], effects[-1]
-        claim = f"larger batches hurt the smallest encoder, {smallest}"
-        found += _answered(claim, how, on_small, falls=False)
-        if largest != smallest:
-            claim = f"larger batches help the largest encoder, {largest}"
-            found += _answered(claim, how, on_large, falls=True)
-            claim = f"batches help {largest} more than {smallest}: both must grow together"
-            found += _answered(claim, how, on_large.minus(on_small), falls=True)
+        how = f"batch doubled, as many samples and negatives, {rates}"
+        effects = _by_size(runs, "batch", _log_loss, same)
+        if effects:
+            claim = f"larger batches hurt the smallest encoder, {effects[0][0]}"
+            found += _answered(claim, how, effects[0][1], falls=False)
+        if len(effects) > 1:
+            claim = f"larger batches help the largest encoder, {effects[-1][0]}"
+            found += _answered(claim, how, effects[-1][1], falls=True)
+        both = "batches help {large} more than {small}: both must grow together"
+        found += _of_ends(effects, both, how)
     return found
+
+
+def _by_size(
+    runs: Sequence[Result], factor: str, score: Score, same: Sequence[str] = ()
+) -> list[tuple[str, Effect]]:
+    """Sizes that say something about a factor, the smallest first, and what it does to them."""
+    found = ((size, effect(own, factor, score, same)) for (size,), own in _sizes(runs))
+    return [(size, told) for size, told in found if told is not None]
+
+
+def _of_ends(effects: Sequence[tuple[str, Effect]], claim: str, how: str) -> list[Answer]:
+    """Whether a factor helps the largest encoder more than the smallest one."""
+    if len(effects) < 2:
+        return []
+    (small, on_small), (large, on_large) = effects[0], effects[-1]
+    named = claim.format(small=small, large=large)
+    return _answered(named, how, on_large.minus(on_small), falls=True)
 
 
 def _of_downstream(tuned: Sequence[Result], seed: int) -> list[Answer]:
