@@ -164,7 +164,7 @@ def _cell(run: PretrainConfig, size: str) -> str:
     )
 
 
-def plan_text(runs: Sequence[PlannedRun], known: Collection[str]) -> str:
+def plan_text(runs: Sequence[PlannedRun], done: Collection[str]) -> str:
     """The runs of a plan and what they will compute."""
     rows = [
         [
@@ -172,11 +172,11 @@ def plan_text(runs: Sequence[PlannedRun], known: Collection[str]) -> str:
             run.name,
             f"{run.config.optim.learning_rate:.2g}",
             f"{run.compute:.2e}",
-            "known" if run.name in known else "",
+            "done" if run.name in done else "",
         ]
         for run in runs
     ]
-    left = sum(run.compute for run in runs if run.name not in known)
+    left = sum(run.compute for run in runs if run.name not in done)
     spent = f"{len(runs)} runs; {left:.2e} PF-days ({left * PF_DAY:.2e} FLOPs) are left to compute"
     table = Table(["sweeps", "run", "rate", "PF-days", ""], rows)
     return f"{markdown_block(table)}\n\n{spent}"

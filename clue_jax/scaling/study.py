@@ -26,7 +26,14 @@ from clue_jax.scaling.cost import StepCost
 from clue_jax.scaling.figures import figures_of
 from clue_jax.scaling.forms import EVERYTHING, SIZE_AND_SAMPLES
 from clue_jax.scaling.plan import plan_text, planned_runs
-from clue_jax.scaling.results import FIGURES, FITS, RESULTS, read_known, write_lines
+from clue_jax.scaling.results import (
+    FIGURES,
+    FITS,
+    RESULTS,
+    read_known,
+    result_file,
+    write_lines,
+)
 from clue_jax.scaling.runs import results, work
 from clue_jax.scaling.spending import allocation
 from clue_jax.scaling.words import markdown, sections
@@ -53,7 +60,8 @@ def scale(config: ScaleConfig, data: str, workdir: str) -> bool:
     runs = planned_runs(config, StepCost(dataset))
     known, again = read_known(config.known, {run.name for run in runs}, dataset.fingerprint)
     if config.plan_only:
-        say(plan_text(runs, known))
+        ended = [run.name for run in runs if result_file(root, run.name).exists()]
+        say(plan_text(runs, {*known, *ended}))
         return False
     files.write_json(root / "config.json", to_json(config))
     total = sum(run.compute for run in runs)

@@ -14,7 +14,7 @@ sweep `rate`, which stands in the plan to be looked at again.
 
 Variants:
   smoke    three runs of seconds; for tests
-  minutes  sizes and steps alone, on 5,000 people
+  minutes  the smallest budgets alone: 16 runs, 6 minutes
   study    the law over three orders of magnitude of compute, each factor by itself, and tasks
 """
 
@@ -76,16 +76,21 @@ def _base() -> PretrainConfig:
     return config
 
 
-def _study() -> ScaleConfig:
-    budgets = [
+def _budgets(most: float, twice: float) -> tuple[Sweep, ...]:
+    return tuple(
         Sweep(
             f"budget {budget:g}",
             sizes=sizes,
             budgets=(budget,),
-            seeds=(0, 1) if budget <= TWICE else (0,),
+            seeds=(0, 1) if budget <= twice else (0,),
         )
         for budget, sizes in BUDGETS.items()
-    ]
+        if budget <= most
+    )
+
+
+def _study() -> ScaleConfig:
+    budgets = _budgets(most=max(BUDGETS), twice=TWICE)
     two, rates = ("16x1", "48x1"), (0.5, 1.0, 2.0)
     return ScaleConfig(
         base=_base(),
@@ -102,7 +107,7 @@ def _study() -> ScaleConfig:
     )
 
 
-def _tasks(sweeps: list[Sweep]) -> DownstreamRuns:
+def _tasks(sweeps: tuple[Sweep, ...]) -> DownstreamRuns:
     """Of the same people whom the loss is measured on."""
     held_out = ("validation",)
     tasks = DownstreamConfig(
@@ -121,10 +126,9 @@ def _tasks(sweeps: list[Sweep]) -> DownstreamRuns:
 
 
 def _minutes() -> ScaleConfig:
-    sizes = ("16x1", "32x1", "64x1", "128x1")
     return ScaleConfig(
         base=_base(),
-        sweeps=(Sweep("compute", sizes=sizes, steps=(50, 200, 800)),),
+        sweeps=_budgets(most=TWICE, twice=0.0),
         rate=RULE,
         held_out=HeldOutConfig(behaviours=16, negatives=127),
     )

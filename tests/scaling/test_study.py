@@ -100,7 +100,7 @@ def test_a_plan_is_shown_with_what_its_runs_will_compute(study, smoke_data, tmp_
     known = f"--config.known=('{study / 'results.jsonl'}',)"
     run_stage(*command(smoke_data, empty, "--config.plan_only=true", known))
     shown = capsys.readouterr().out
-    assert not empty.exists() and shown.count("| known |") == 3
+    assert not empty.exists() and shown.count("| done |") == 3
     assert "3 runs; 0.00e+00 PF-days (0.00e+00 FLOPs) are left to compute" in shown
     # What was planned is what was executed, but for which batches the mean is over.
     for result in results_of(study):
