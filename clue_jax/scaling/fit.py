@@ -6,6 +6,7 @@ theirs (arXiv 2203.15556, section 3.3).
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ from clue_jax.evaluation.bootstrap import percentile_interval
 from clue_jax.scaling.forms import Columns, Form
 
 HUBER = 0.01  # log losses further off than this count by their distance, not its square
+
+
+_MOST = 700.0  # logarithm of what a float holds
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,15 @@ class Fit:
         return percentile_interval(drawn_KR)
 
     def coefficients(self) -> dict[str, tuple[float, float, float]]:
-        """Name -> value, low, high."""
+        """Name, as the law has it -> value, low, high; those kept as logarithms without them."""
         low_P, high_P = percentile_interval(self.resampled_KP)
-        values = zip(self.theta_P, low_P, high_P, strict=True)
-        return {
-            name: (float(value), float(low), float(high))
-            for name, (value, low, high) in zip(self.form.coefficients, values, strict=True)
-        }
+        found = {}
+        for name, *values in zip(self.form.coefficients, self.theta_P, low_P, high_P, strict=True):
+            if name.startswith("log_"):
+                values = [math.exp(min(value, _MOST)) for value in values]
+            value, low, high = map(float, values)
+            found[name.removeprefix("log_")] = (value, low, high)
+        return found
 
 
 def fit(form: Form, points: Points, resamples: int = 0, seed: int = 0) -> Fit:

@@ -60,8 +60,8 @@ def scale(config: ScaleConfig, data: str, workdir: str) -> bool:
     runs = planned_runs(config, StepCost(dataset))
     known, again = read_known(config.known, {run.name for run in runs}, dataset.fingerprint)
     if config.plan_only:
-        ended = [run.name for run in runs if result_file(root, run.name).exists()]
-        say(plan_text(runs, {*known, *ended}))
+        made = [run.name for run in runs if result_file(root, run.name).exists()]
+        say(plan_text(runs, {*known, *made}))
         return False
     files.write_json(root / "config.json", to_json(config))
     total = sum(run.compute for run in runs)

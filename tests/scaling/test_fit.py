@@ -60,13 +60,17 @@ LAWS = {
 @pytest.mark.parametrize("form", LAWS, ids=lambda form: form.name)
 def test_planted_coefficients_lie_in_their_intervals(form):
     found = fit(form, planted(form, LAWS[form]), resamples=40)
-    for (name, (value, low, high)), truth in zip(
-        found.coefficients().items(), LAWS[form], strict=True
-    ):
+    truths = [
+        np.exp(truth) if name.startswith("log_") else truth
+        for name, truth in zip(form.coefficients, LAWS[form], strict=True)
+    ]
+    for (name, (value, low, high)), truth in zip(found.coefficients().items(), truths, strict=True):
         # A 95 % interval of 40 resamples, of several coefficients: a little wider.
         slack = 0.5 * (high - low)
         assert low - slack <= truth <= high + slack, name
-        assert value == pytest.approx(truth, abs=0.12 * max(1.0, abs(truth))), name
+        # Heights and exponents make up for each other: a height is known to its order alone.
+        loose = 0.5 if truth > 5 else 0.12
+        assert value == pytest.approx(truth, abs=loose * max(1.0, abs(truth))), name
         assert low < value < high
     assert found.error < 1.3 * NOISE and found.r2 > 0.98
 
