@@ -14,6 +14,7 @@ from clue_jax.scaling.forms import (
     INTERACTIONS,
     OF_COMPUTE,
     SIZE_AND_SAMPLES,
+    SIZE_AND_SAMPLES_FROM_CHANCE,
     SIZE_AND_USERS,
     Form,
 )
@@ -101,6 +102,15 @@ def analyse(
     )
 
 
+JOINT = (
+    SIZE_AND_SAMPLES,
+    SIZE_AND_SAMPLES_FROM_CHANCE,
+    SIZE_AND_USERS,
+    INTERACTIONS,
+    EVERYTHING,
+)
+
+
 class _Laws:
     """All laws that runs say something about, and why not the others."""
 
@@ -114,11 +124,11 @@ class _Laws:
         self.best = [run for run, on in zip(compared, on_frontier, strict=True) if on]
         for form in OF_COMPUTE:
             self._fit(form.name, form, self.best)
-        for form in (SIZE_AND_SAMPLES, SIZE_AND_USERS, INTERACTIONS, EVERYTHING):
+        for form in JOINT:
             self._fit(form.name, form, kept)
         for (size,), own in grouped(kept, ("size",)).items():
             if len({run["batch"] for run in own}) > 1:
-                self._fit(f"{CRITICAL_BATCH.name} of {size}", CRITICAL_BATCH, own)
+                self._fit(f"{CRITICAL_BATCH.name}, {size}", CRITICAL_BATCH, own)
 
     def _fit(self, name: str, form: Form, runs: Sequence[Result]) -> None:
         try:

@@ -10,7 +10,7 @@ import numpy as np
 
 from clue_jax.errors import ConfigError
 from clue_jax.scaling.analysis import Analysis
-from clue_jax.scaling.forms import OF_COMPUTE
+from clue_jax.scaling.forms import FROM_CHANCE, OF_COMPUTE
 from clue_jax.scaling.results import Result
 from clue_jax.scaling.selection import FACTORS, points_of
 
@@ -68,12 +68,13 @@ def _compute(axes: Any, analysis: Analysis) -> None:
         told = analysis.forecast.largest
         axes.plot(told.compute, told.losses, "x", color="black", label="forecast from the others")
     reach = np.geomspace(compute.min(), 10 * compute.max(), 100)
-    for style, form in zip(("-", "--", ":"), OF_COMPUTE, strict=True):
+    columns = {"compute": reach, "chance": np.full(100, analysis.best[0]["chance"])}
+    for style, form in zip(("-", "--", ":", "-."), OF_COMPUTE, strict=True):
         if form.name in analysis.fits:
             law = analysis.fits[form.name]
-            axes.plot(reach, law({"compute": reach}), style, color="gray", label=form.name)
-            if len(law.resampled_KP) and form is OF_COMPUTE[1]:
-                axes.fill_between(reach, *law.interval({"compute": reach}), alpha=0.15)
+            axes.plot(reach, law(columns), style, color="gray", label=form.name)
+            if len(law.resampled_KP) and form is FROM_CHANCE:
+                axes.fill_between(reach, *law.interval(columns), alpha=0.15)
     axes.set(xscale="log", yscale="log", xlabel="compute [PF-days]", ylabel="held-out loss")
     _plain(axes.yaxis)
     axes.legend(fontsize=7)
@@ -101,7 +102,7 @@ def _factor(axes: Any, analysis: Analysis, factor: str, name: str) -> None:
 
 def _residuals(axes: Any, analysis: Analysis) -> None:
     points = points_of(analysis.best)
-    for marker, form in zip("os^", OF_COMPUTE, strict=True):
+    for marker, form in zip("os^D", OF_COMPUTE, strict=True):
         if form.name in analysis.fits:
             said = analysis.fits[form.name](points.columns)
             error = 100 * (points.losses / said - 1)

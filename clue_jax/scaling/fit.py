@@ -20,6 +20,7 @@ from clue_jax.scaling.forms import Columns, Form
 HUBER = 0.01  # log losses further off than this count by their distance, not its square
 
 
+_FOLLOWED = 12  # starts of a search
 _MOST = 700.0  # logarithm of what a float holds
 
 
@@ -165,8 +166,11 @@ def frontier(points: Points) -> np.ndarray:
 
 
 def _best(form: Form, points: Points, starts_KP: np.ndarray) -> np.ndarray:
+    # Most starts are far from anything: those that err least to begin with are followed.
+    errors_K = [float(np.abs(_residuals(start_P, form, points)).sum()) for start_P in starts_KP]
+    nearest_k = np.argsort(errors_K, kind="stable")[:_FOLLOWED]
     found = []
-    for start_P in starts_KP:
+    for start_P in starts_KP[nearest_k]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a start that leads nowhere
             solved = least_squares(

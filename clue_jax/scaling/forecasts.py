@@ -9,7 +9,7 @@ import numpy as np
 
 from clue_jax.errors import DataError
 from clue_jax.scaling.fit import fit, frontier
-from clue_jax.scaling.forms import OF_COMPUTE, SIZE_AND_SAMPLES
+from clue_jax.scaling.forms import OF_COMPUTE, SIZE_AND_SAMPLES, SIZE_AND_SAMPLES_FROM_CHANCE
 from clue_jax.scaling.results import Result
 from clue_jax.scaling.selection import comparable, points_of
 
@@ -86,7 +86,7 @@ def _forecast(runs: Sequence[Result]) -> Forecast:
     if not len(held):
         raise DataError("no run of the largest budget is better than all cheaper ones")
     told = Forecast(held.columns["compute"], held.losses, seen=len(seen))
-    for form in (*OF_COMPUTE, SIZE_AND_SAMPLES):
+    for form in (*OF_COMPUTE, SIZE_AND_SAMPLES, SIZE_AND_SAMPLES_FROM_CHANCE):
         try:
             own = _on_frontier(seen) if form in OF_COMPUTE else comparable(seen, form)
             told.said[form.name] = fit(form, points_of(own))(held.columns)

@@ -6,8 +6,8 @@ batch at the critical one needs twice the least samples, and twice the least ste
 
 `compute` C is in PF-days, `parameters` N without token embeddings, `users` D are those there are,
 `samples` D those that were drawn (steps x batch), `batch` B is in users, `behaviours` T are per
-user and service. Coefficients that must be positive are kept as their
-logarithms, so that a search over them has no bounds.
+user and service, `chance` is the loss of a run that has learnt nothing. Coefficients that must be
+positive are kept as their logarithms, so that a search over them has no bounds.
 """
 
 from __future__ import annotations
@@ -171,6 +171,26 @@ def _terms(columns: Columns) -> np.ndarray:
     return np.stack([ones, n, t, b, n * b, n * t], axis=1)
 
 
+def from_chance(form: Form) -> Form:
+    """The same law for runs that have only begun to learn: it ends at the loss of chance.
+
+    A softmax among so many negatives loses log(negatives + 1) before anything is learnt, and no law
+    of powers stays below that. 1 / L = 1 / chance + 1 / X is X where X is small, and chance where
+    it is large.
+    """
+
+    def predict(theta_P: np.ndarray, columns: Columns) -> np.ndarray:
+        beyond_R = np.maximum(form.predict(theta_P, columns), _TINY)
+        return 1.0 / (1.0 / columns["chance"] + 1.0 / beyond_R)
+
+    def starts(losses_R: np.ndarray, columns: Columns) -> np.ndarray:
+        below_R = np.minimum(losses_R, 0.999 * columns["chance"])
+        return form.starts(1.0 / (1.0 / below_R - 1.0 / columns["chance"]), columns)
+
+    law = f"1 / L = 1 / chance + 1 / X, {form.law.replace('L =', 'X =', 1)}"
+    return Form(f"{form.name}, from chance", form.factors, form.coefficients, law, predict, starts)
+
+
 def _exp(exponents: np.ndarray) -> np.ndarray:
     return np.exp(np.clip(exponents, -50.0, 50.0))
 
@@ -209,21 +229,27 @@ INTERACTIONS = Form(
     _interactions,
     _interactions_starts,
 )
-CRITICAL_BATCH = Form(
-    "critical batch",
-    ("samples", "batch"),
-    ("log_floor", "log_b", "beta", "log_critical"),
-    "L = floor + b E^-beta, E = samples / (1 + B / critical)",
-    _critical_batch,
-    _critical_batch_starts,
+CRITICAL_BATCH = from_chance(
+    Form(
+        "critical batch",
+        ("samples", "batch"),
+        ("log_floor", "log_b", "beta", "log_critical"),
+        "L = floor + b E^-beta, E = samples / (1 + B / critical)",
+        _critical_batch,
+        _critical_batch_starts,
+    )
 )
-EVERYTHING = Form(
-    "everything",
-    ("parameters", "samples", "batch", "behaviours", "users"),
-    (*SIZE_AND_SAMPLES.coefficients, "log_critical", "delta", "log_c", "gamma"),
-    f"L = floor + a N^-alpha + b E^-beta + c U^-gamma, U: users,"
-    f" E = samples (T / {LENGTH:g})^delta / (1 + B / critical)",
-    _everything,
-    _everything_starts,
+EVERYTHING = from_chance(
+    Form(
+        "everything",
+        ("parameters", "samples", "batch", "behaviours", "users"),
+        (*SIZE_AND_SAMPLES.coefficients, "log_critical", "delta", "log_c", "gamma"),
+        f"L = floor + a N^-alpha + b E^-beta + c U^-gamma, U: users,"
+        f" E = samples (T / {LENGTH:g})^delta / (1 + B / critical)",
+        _everything,
+        _everything_starts,
+    )
 )
-OF_COMPUTE: Sequence[Form] = (POWER_LAW, POWER_LAW_WITH_FLOOR, LOG_LINEAR)
+FROM_CHANCE = from_chance(POWER_LAW_WITH_FLOOR)
+SIZE_AND_SAMPLES_FROM_CHANCE = from_chance(SIZE_AND_SAMPLES)
+OF_COMPUTE: Sequence[Form] = (POWER_LAW, POWER_LAW_WITH_FLOOR, LOG_LINEAR, FROM_CHANCE)

@@ -15,7 +15,7 @@ from clue_jax.scaling.results import Result
 
 # What two runs must agree on, but for what is asked about, to be compared.
 FACTORS = ("size", "users", "behaviours", "batch", "samples")
-COLUMNS = ("compute", "parameters", "users", "samples", "behaviours", "batch")
+COLUMNS = ("compute", "parameters", "users", "samples", "behaviours", "batch", "chance")
 # What a form's factors are made of.
 _MADE_OF = {"parameters": {"size"}, "compute": set(FACTORS)}
 _LEARNT = 0.99  # of the loss of chance; random vectors come as near

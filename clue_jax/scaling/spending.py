@@ -65,7 +65,7 @@ def allocation(law: Fit, study: Tried, compute: float, users: float | None = Non
     asks for them; lengths are those tried alone, since what a law of them says elsewhere is free.
 
     Args:
-        law: of `SIZE_AND_SAMPLES` or `EVERYTHING`.
+        law: of `SIZE_AND_SAMPLES`, `SIZE_AND_SAMPLES_FROM_CHANCE` or `EVERYTHING`.
         study: what was tried.
         compute: C in PF-days.
         users: training users there are; None: the most that were tried.
@@ -76,6 +76,7 @@ def allocation(law: Fit, study: Tried, compute: float, users: float | None = Non
     lengths = sorted({float(run["behaviours"]) for run in study.runs})
     if law.form is not EVERYTHING:
         lengths = [float(np.median([run["behaviours"] for run in study.runs]))]
+    chance = float(study.runs[0]["chance"])
     least_batch, most_users = study.range_of("batch")[0], study.range_of("users")[1]
     users = most_users if users is None else users
     grid = {
@@ -83,6 +84,7 @@ def allocation(law: Fit, study: Tried, compute: float, users: float | None = Non
         "behaviours": np.repeat(lengths, _SIZES),
         "batch": np.full(_SIZES * len(lengths), least_batch),
         "users": np.full(_SIZES * len(lengths), users),
+        "chance": np.full(_SIZES * len(lengths), chance),
     }
     grid["samples"] = product / grid["parameters"] / grid["behaviours"]
     best = int(law(grid).argmin())

@@ -24,7 +24,7 @@ from clue_jax.errors import ConfigError, DataError
 from clue_jax.scaling.analysis import Analysis, analyse
 from clue_jax.scaling.cost import StepCost
 from clue_jax.scaling.figures import figures_of
-from clue_jax.scaling.forms import EVERYTHING, SIZE_AND_SAMPLES
+from clue_jax.scaling.forms import EVERYTHING, SIZE_AND_SAMPLES, SIZE_AND_SAMPLES_FROM_CHANCE
 from clue_jax.scaling.plan import plan_text, planned_runs
 from clue_jax.scaling.results import (
     FIGURES,
@@ -121,7 +121,7 @@ def conclusions_of(analysis: Analysis) -> dict[str, Any]:
                 vars(allocation(analysis.fits[form.name], analysis.fitted_to[form.name], budget))
                 for budget in (times * max(compute) for times in _BUDGETS)
             ]
-            for form in (SIZE_AND_SAMPLES, EVERYTHING)
+            for form in (SIZE_AND_SAMPLES, SIZE_AND_SAMPLES_FROM_CHANCE, EVERYTHING)
             if form.name in analysis.fits
         },
         "compute": [min(compute), max(compute)],

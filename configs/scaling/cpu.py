@@ -99,6 +99,7 @@ def _study() -> ScaleConfig:
             Sweep("rate", sizes=("16x1", "32x1", "64x1"), samples=(16_384,), rates=rates),
             Sweep("users", sizes=("32x1",), users=(1_000, 4_000, 16_000, 0), samples=(32_768,)),
             Sweep("length", sizes=two, behaviours=(4, 8, 16, 32), samples=(16_384,), seeds=(0, 1)),
+            Sweep("short", sizes=two, behaviours=(4, 8, 16, 32), samples=(8_192,)),
             Sweep("batch", sizes=two, batches=(32, 128, 512), samples=(8_192, 32_768), rates=rates),
         ),
         rate=RULE,

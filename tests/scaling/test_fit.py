@@ -8,11 +8,13 @@ from clue_jax.scaling.fit import Points, fit, frontier
 from clue_jax.scaling.forms import (
     CRITICAL_BATCH,
     EVERYTHING,
+    FROM_CHANCE,
     INTERACTIONS,
     LOG_LINEAR,
     POWER_LAW,
     POWER_LAW_WITH_FLOOR,
     SIZE_AND_SAMPLES,
+    SIZE_AND_SAMPLES_FROM_CHANCE,
     SIZE_AND_USERS,
 )
 
@@ -39,6 +41,7 @@ def planted(form, theta, seed=0, seeds=2, noise=NOISE):
         "samples": samples,
         "behaviours": behaviours,
         "batch": batch,
+        "chance": np.full(len(rows), 30.0),
     }
     losses = form.predict(np.array(theta), columns)
     names = np.array(["-".join(f"{v:g}" for v in row) for row in rows])
@@ -51,6 +54,8 @@ LAWS = {
     LOG_LINEAR: (-1.5, 1.4),
     SIZE_AND_USERS: (np.log(0.3), 3.0, 0.3, 2.5, 0.4),
     SIZE_AND_SAMPLES: (np.log(0.3), 3.0, 0.3, 3.5, 0.4),
+    FROM_CHANCE: (-4.0, 0.35, np.log(0.4)),
+    SIZE_AND_SAMPLES_FROM_CHANCE: (np.log(0.3), 3.0, 0.3, 3.5, 0.4),
     CRITICAL_BATCH: (np.log(0.3), 4.0, 0.4, np.log(200)),
     EVERYTHING: (np.log(0.3), 3.0, 0.3, 3.5, 0.4, np.log(200), 0.5, 2.0, 0.4),
     INTERACTIONS: (0.5, -0.1, -0.05, -0.02, -0.015, 0.004),
@@ -83,7 +88,7 @@ def test_without_noise_the_law_is_found_exactly():
 
 
 def found_columns(runs):
-    names = ("compute", "parameters", "users", "samples", "behaviours", "batch")
+    names = ("compute", "parameters", "users", "samples", "behaviours", "batch", "chance")
     return {name: np.full(runs, 10.0) for name in names}
 
 

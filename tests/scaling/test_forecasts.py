@@ -5,7 +5,13 @@ import pytest
 
 from clue_jax.errors import DataError
 from clue_jax.scaling.forecasts import checked_forecast
-from clue_jax.scaling.forms import LOG_LINEAR, OF_COMPUTE, POWER_LAW, POWER_LAW_WITH_FLOOR
+from clue_jax.scaling.forms import (
+    FROM_CHANCE,
+    LOG_LINEAR,
+    OF_COMPUTE,
+    POWER_LAW,
+    POWER_LAW_WITH_FLOOR,
+)
 from clue_jax.scaling.selection import sound_runs
 from tests.scaling.planted import grid, result
 
@@ -13,18 +19,22 @@ LAWS = {
     POWER_LAW: (-1.0, 0.25),
     POWER_LAW_WITH_FLOOR: (-4.0, 0.35, np.log(0.4)),
     LOG_LINEAR: (-1.5, 1.4),
+    FROM_CHANCE: (-2.0, 0.35, np.log(0.4)),
 }
+CHANCE = 40.0
 
 
 def runs_of(form, noise=0.01):
     """One run for each of twelve budgets, and one for each that wastes it."""
     rng, runs = np.random.default_rng(0), []
     for number, compute in enumerate(np.geomspace(1e-7, 1e-4, 12)):
-        loss = form.predict(np.array(LAWS[form]), {"compute": np.array([compute])})[0]
+        loss = form.predict(
+            np.array(LAWS[form]), {"compute": np.array([compute]), "chance": CHANCE}
+        )[0]
         for name, times in (("best", 1.0), ("waste", 1.3)):
             one = result("64x2", 100 + number, loss=times * loss * np.exp(noise * rng.normal()))
             cell = f"{name}-{number}"
-            runs.append(one | {"compute": compute, "chance": 99.0, "cell": cell, "run": cell})
+            runs.append(one | {"compute": compute, "chance": CHANCE, "cell": cell, "run": cell})
     return sound_runs(runs, calibrated=False)[0]
 
 
