@@ -20,7 +20,8 @@ from clue_jax.scaling.forms import Columns, Form
 HUBER = 0.01  # log losses further off than this count by their distance, not its square
 
 
-_FOLLOWED = 12  # starts of a search
+_FEW_STEPS, _ENDED = 30, 6  # of a search from each start, and searches that are then ended
+_ABOUT = 1.3  # times as much compute is about the same
 _MOST = 700.0  # logarithm of what a float holds
 
 
@@ -151,34 +152,45 @@ def check(form: Form, points: Points) -> None:
 
 
 def frontier(points: Points) -> np.ndarray:
-    """[R] whether no run of at most the same compute has a lower loss (means over seeds)."""
-    names, of_R = np.unique(points.cells, return_inverse=True)
+    """[R] whether no run of about the same compute or less has a lower loss (means over seeds).
+
+    A run that is a little cheaper than a much better one is not the best of a budget, only the
+    dearest below the next.
+    """
+    _, of_R = np.unique(points.cells, return_inverse=True)
     counts_C = np.bincount(of_R)
     loss_C = np.bincount(of_R, points.losses) / counts_C
     compute_C = np.bincount(of_R, points.columns["compute"]) / counts_C
-    order = np.lexsort((loss_C, compute_C))
-    best_C = np.minimum.accumulate(loss_C[order])
-    first_C = np.concatenate([[True], best_C[1:] < best_C[:-1]])
-    on_C = np.zeros(len(names), bool)
-    on_C[order] = first_C
-    on_R: np.ndarray = on_C[of_R]
+    rivals_CC = compute_C[None, :] <= _ABOUT * compute_C[:, None]
+    best_C = np.where(rivals_CC, loss_C[None, :], np.inf).min(axis=1)
+    on_R: np.ndarray = (loss_C <= best_C)[of_R]
     return on_R
 
 
 def _best(form: Form, points: Points, starts_KP: np.ndarray) -> np.ndarray:
-    # Most starts are far from anything: those that err least to begin with are followed.
-    errors_K = [float(np.abs(_residuals(start_P, form, points)).sum()) for start_P in starts_KP]
-    nearest_k = np.argsort(errors_K, kind="stable")[:_FOLLOWED]
-    found = []
-    for start_P in starts_KP[nearest_k]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a start that leads nowhere
-            solved = least_squares(
-                _residuals, start_P, loss="huber", f_scale=HUBER, args=(form, points), x_scale="jac"
-            )
-        found.append((solved.cost, solved.x))
-    best: np.ndarray = min(found, key=lambda pair: float(np.nan_to_num(pair[0], nan=np.inf)))[1]
-    return best
+    """The least of all searches; those that have got furthest after a few steps are ended."""
+    begun = [_searched(form, points, start_P, _FEW_STEPS) for start_P in starts_KP]
+    begun.sort(key=lambda pair: pair[0])
+    ended = [_searched(form, points, theta_P, None) for _, theta_P in begun[:_ENDED]]
+    return min(ended, key=lambda pair: pair[0])[1]
+
+
+def _searched(
+    form: Form, points: Points, start_P: np.ndarray, steps: int | None
+) -> tuple[float, np.ndarray]:
+    """Cost and coefficients of a search from a start."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a start that leads nowhere
+        solved = least_squares(
+            _residuals,
+            start_P,
+            loss="huber",
+            f_scale=HUBER,
+            args=(form, points),
+            x_scale="jac",
+            max_nfev=steps,
+        )
+    return float(np.nan_to_num(solved.cost, nan=np.inf)), solved.x
 
 
 def _residuals(theta_P: np.ndarray, form: Form, points: Points) -> np.ndarray:

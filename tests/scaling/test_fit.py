@@ -109,11 +109,12 @@ def test_intervals_of_a_forecast_hold_it():
 
 def test_the_frontier_is_what_nothing_cheaper_beats():
     points = Points(
-        losses=np.array([5.0, 3.0, 4.0, 3.5, 1.0, 5.2]),
-        columns={"compute": np.array([1.0, 2.0, 3.0, 4.0, 5.0, 1.0])},
-        cells=np.array(["a", "b", "c", "d", "e", "a"]),
+        losses=np.array([5.0, 3.0, 4.0, 3.5, 1.0, 5.2, 4.5]),
+        columns={"compute": np.array([1.0, 2.0, 3.0, 4.0, 5.0, 1.0, 1.8])},
+        cells=np.array(["a", "b", "c", "d", "e", "a", "f"]),
     )
-    assert frontier(points).tolist() == [True, True, False, False, True, True]
+    # The last one is cheaper than the second alone by a tenth.
+    assert frontier(points).tolist() == [True, True, False, False, True, True, False]
 
 
 @pytest.mark.parametrize(
