@@ -59,14 +59,14 @@ def _drawn(draw: Callable[..., None], *arguments: Any) -> str:
 
 def _compute(axes: Any, analysis: Analysis) -> None:
     """Loss against compute by size, the frontier, laws of it and how they go on."""
-    for marker, (size, runs) in zip(_MARKERS * 9, _by(analysis.kept, "size").items(), strict=False):
+    for marker, (size, runs) in zip(_MARKERS * 9, _by_size(analysis).items(), strict=False):
         compute, losses = _columns(runs, "compute", "loss")
         axes.plot(compute, losses, marker, label=size, markersize=4, alpha=0.8)
     compute, losses = _columns(analysis.best, "compute", "loss")
     axes.plot(compute, losses, "o", markersize=8, fillstyle="none", color="black", label="frontier")
     if analysis.forecast is not None:
         told = analysis.forecast.largest
-        axes.plot(told.compute, told.losses, "x", color="black", label="forecast from the others")
+        axes.plot(told.compute, told.losses, "x", color="black", label="held out for the forecast")
     reach = np.geomspace(compute.min(), 10 * compute.max(), 100)
     columns = {"compute": reach, "chance": np.full(100, analysis.best[0]["chance"])}
     for style, form in zip(("-", "--", ":", "-."), OF_COMPUTE, strict=True):
@@ -77,7 +77,9 @@ def _compute(axes: Any, analysis: Analysis) -> None:
                 axes.fill_between(reach, *law.interval(columns), alpha=0.15)
     axes.set(xscale="log", yscale="log", xlabel="compute [PF-days]", ylabel="held-out loss")
     _plain(axes.yaxis)
-    axes.legend(fontsize=7)
+    seen = [run["loss"] for run in analysis.kept]
+    axes.set_ylim(0.5 * min(seen), 1.1 * max(seen))  # laws may go on to nothing
+    axes.legend(fontsize=6, ncols=2, loc="lower left")
 
 
 def _factor(axes: Any, analysis: Analysis, factor: str, name: str) -> None:
@@ -113,7 +115,7 @@ def _residuals(axes: Any, analysis: Analysis) -> None:
 
 
 def _downstream(axes: Any, analysis: Analysis) -> None:
-    for marker, (size, runs) in zip(_MARKERS * 9, _by(analysis.kept, "size").items(), strict=False):
+    for marker, (size, runs) in zip(_MARKERS * 9, _by_size(analysis).items(), strict=False):
         losses, scores = _columns(runs, "loss", "mrr")
         axes.plot(losses, scores, marker, label=size, markersize=4)
     axes.set(xscale="log", xlabel="held-out loss", ylabel="MRR of matching held-out users")
@@ -136,6 +138,11 @@ def _by(runs: list[Result], factor: str) -> dict[Any, list[Result]]:
     for run in runs:
         groups.setdefault(run[factor], []).append(run)
     return groups
+
+
+def _by_size(analysis: Analysis) -> dict[Any, list[Result]]:
+    """The smallest encoder first."""
+    return _by(sorted(analysis.kept, key=lambda run: float(run["parameters"])), "size")
 
 
 def _columns(runs: list[Result], *names: str) -> tuple[np.ndarray, ...]:
