@@ -20,6 +20,7 @@ from clue_jax.scaling.results import Result
 from clue_jax.scaling.selection import grouped
 
 CONFIRMED, REFUTED, OPEN = "confirmed", "refuted", "not resolved"
+CLOSELY = 0.9  # a correlation that lets one choose models by their pretraining loss
 _FEWEST_CELLS = 4
 _LOSSES = ("log_loss", "rmse")  # metrics of tasks that a better model lowers
 _SAME_RATE = ("learning_rate", "temperature")
@@ -32,8 +33,9 @@ class Answer:
     Attributes:
         claim: of the paper.
         how: what was compared.
-        verdict: confirmed where the whole interval is on the claim's side, refuted where it is on
-            the other, else not resolved.
+        verdict: confirmed where the whole interval is on the claim's side (of a correlation: at
+            least `CLOSELY`, with the right sign), refuted where it is on the other, else not
+            resolved.
         value: an effect on the log loss for each doubling, or a correlation.
         low, high: its 95 % interval; NaN where there are too few runs.
         runs: that it is from.
@@ -169,8 +171,10 @@ def _correlated(
     if not (np.ptp(means_C2, axis=0) > 0).all():
         return []
     value, (low, high) = _correlation(means_C2, seed)
-    verdict = _verdict(low, high, falls=not rises)
-    claim = f"{name} follows the pretraining loss"
+    sign = 1.0 if rises else -1.0
+    least, most = sorted((sign * low, sign * high))
+    verdict = _verdict(least - CLOSELY, most - CLOSELY, falls=False)
+    claim = f"{name} follows the pretraining loss closely, r of {CLOSELY:g} or more"
     how = "correlation over runs (.978 in the paper, between losses)"
     return [Answer(claim, how, verdict, value, low, high, len(cells))]
 

@@ -92,12 +92,15 @@ def test_scores_of_tasks_are_correlated_with_the_loss():
         for steps in (100, 200, 400, 800, 1_600)
     ]
     found = {a.claim: a for a in answered(runs)}
-    task = found["accuracy of favourite follows the pretraining loss"]
+    task = found["accuracy of favourite follows the pretraining loss closely, r of 0.9 or more"]
     # Here a lower loss comes with a lower accuracy.
     assert task.value > 0.5 and task.verdict == REFUTED and task.runs == 5
     for run in runs:
         run["downstream"]["favourite"]["log_loss"] = run["loss"] + 0.1
     losses = {a.claim: a for a in answered(runs)}
-    task = losses["log loss of favourite follows the pretraining loss"]
+    task = losses["log loss of favourite follows the pretraining loss closely, r of 0.9 or more"]
     assert task.value > 0.95 and task.verdict == CONFIRMED
-    assert found["MRR of matching follows the pretraining loss"].verdict == CONFIRMED
+    assert (
+        found["MRR of matching follows the pretraining loss closely, r of 0.9 or more"].verdict
+        == CONFIRMED
+    )
