@@ -139,14 +139,13 @@ def _of_ends(effects: Sequence[tuple[str, Effect]], claim: str, how: str) -> lis
 
 
 def _of_downstream(tuned: Sequence[Result], seed: int) -> list[Answer]:
-    scored = [run for run in tuned if run.get("downstream")]
     found = _correlated(tuned, "MRR of matching", lambda run: float(run["mrr"]), seed)
-    if scored:
-        metrics = {task: _metric_of(scores) for task, scores in scored[0]["downstream"].items()}
-        for task, metric in metrics.items():
-            name = f"{metric.replace('_', ' ')} of {task}"
-            told = _correlated(scored, name, _task_score(task, metric), seed, metric in _LOSSES)
-            found += told
+    tasks = {task: scores for run in tuned for task, scores in run.get("downstream", {}).items()}
+    for task, scores in tasks.items():
+        metric = _metric_of(scores)
+        scored = [run for run in tuned if metric in run.get("downstream", {}).get(task, {})]
+        name, score = f"{metric.replace('_', ' ')} of {task}", _task_score(task, metric)
+        found += _correlated(scored, name, score, seed, metric in _LOSSES)
     return found
 
 

@@ -95,7 +95,10 @@ def test_scores_of_tasks_are_correlated_with_the_loss():
     task = found["accuracy of favourite follows the pretraining loss closely, r of 0.9 or more"]
     # Here a lower loss comes with a lower accuracy.
     assert task.value > 0.5 and task.verdict == REFUTED and task.runs == 5
-    for run in runs:
+    # One that was not scored on the task says nothing of it.
+    runs.append(result("64x2", 3_200) | {"downstream": {"spend": {"r2": 0.5}}})
+    assert {a.claim: a.runs for a in answered(runs)}[task.claim] == 5
+    for run in runs[:5]:
         run["downstream"]["favourite"]["log_loss"] = run["loss"] + 0.1
     losses = {a.claim: a for a in answered(runs)}
     task = losses["log loss of favourite follows the pretraining loss closely, r of 0.9 or more"]
