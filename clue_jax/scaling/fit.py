@@ -138,10 +138,16 @@ def check(form: Form, points: Points) -> None:
     if not len(points):
         raise DataError(f"{form.name}: no run is left to fit {form.law} to")
     for factor in form.factors:
-        if len(np.unique(points.columns[factor])) < 2:
+        values = np.unique(points.columns[factor])
+        if len(values) < 2:
             raise DataError(
-                f"{form.name}: {factor} is {points.columns[factor][0]:g} in every run, so its"
-                " effect is unknown: plan two values of it or more, or leave this form out"
+                f"{form.name}: {factor} is {values[0]:g} in every run, so its effect is unknown:"
+                f" plan {form.values} values of it or more, or leave this form out"
+            )
+        if len(values) < form.values:
+            raise DataError(
+                f"{form.name}: {factor} has {len(values)} values, {values[0]:g} and"
+                f" {values[-1]:g}, and {form.law} needs {form.values} of it: plan another"
             )
     cells, needed = len(np.unique(points.cells)), len(form.coefficients) + 1
     if cells < needed:

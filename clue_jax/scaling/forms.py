@@ -12,6 +12,7 @@ positive are kept as their logarithms, so that a search over them has no bounds.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Form:
         law: for people.
         predict: (coefficients [P], columns) -> losses [R], positive.
         starts: [K, P] where a search begins, from losses [R] and columns.
+        values: of each factor that it needs: two tell a slope, but no bend beside a floor.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Form:
     law: str
     predict: Callable[[np.ndarray, Columns], np.ndarray]
     starts: Callable[[np.ndarray, Columns], np.ndarray]
+    values: int = 3
 
 
 def _power_law(theta_P: np.ndarray, columns: Columns) -> np.ndarray:
@@ -188,7 +191,9 @@ def from_chance(form: Form) -> Form:
         return form.starts(1.0 / (1.0 / below_R - 1.0 / columns["chance"]), columns)
 
     law = f"1 / L = 1 / chance + 1 / X, {form.law.replace('L =', 'X =', 1)}"
-    return Form(f"{form.name}, from chance", form.factors, form.coefficients, law, predict, starts)
+    return dataclasses.replace(
+        form, name=f"{form.name}, from chance", law=law, predict=predict, starts=starts
+    )
 
 
 def _exp(exponents: np.ndarray) -> np.ndarray:
@@ -202,6 +207,7 @@ POWER_LAW = Form(
     "L = a C^-alpha",
     _power_law,
     _power_law_starts,
+    values=2,
 )
 POWER_LAW_WITH_FLOOR = Form(
     "power law with floor",
@@ -218,6 +224,7 @@ LOG_LINEAR = Form(
     "L = height - slope log10(C)",
     _log_linear,
     _log_linear_starts,
+    values=2,
 )
 SIZE_AND_USERS, SIZE_AND_SAMPLES = _size_and("users"), _size_and("samples")
 INTERACTIONS = Form(
@@ -228,6 +235,7 @@ INTERACTIONS = Form(
     " n = log2(N / 1e6), t = log2(T / 64), b = log2(B / 256)",
     _interactions,
     _interactions_starts,
+    values=2,
 )
 CRITICAL_BATCH = from_chance(
     Form(

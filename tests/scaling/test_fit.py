@@ -29,8 +29,8 @@ def planted(form, theta, seed=0, seeds=2, noise=NOISE):
         for size in (1e5, 4e5, 1.6e6, 6.4e6)
         for users in (1e3, 8e3, 6.4e4)
         for samples in (1e5, 8e5, 6.4e6)
-        for behaviours in (16, 64)
-        for batch in (64, 512)
+        for behaviours in (4, 16, 64)
+        for batch in (64, 256, 1024)
     ]
     rows = np.repeat(np.array(cells), seeds, axis=0)
     size, users, samples, behaviours, batch = rows.T
@@ -122,6 +122,10 @@ def test_the_frontier_is_what_nothing_cheaper_beats():
     [
         (lambda p: p.losses.__setitem__(3, np.nan), "loss is nan, not a positive number"),
         (lambda p: p.losses.__setitem__(3, -1.0), "loss is -1.0, not a positive number"),
+        (
+            lambda p: p.columns["users"].__setitem__(p.columns["users"] > 5e3, 8e3),
+            "users has 2 values, 1000 and 8000, and L = floor .* needs 3 of it: plan another",
+        ),
         (lambda p: p.columns["batch"].__setitem__(3, 0), "batch is 0.0, not a positive number"),
         (lambda p: p.columns["users"].__setitem__(slice(None), 7), "users is 7 in every run"),
         (lambda p: p.cells.__setitem__(slice(None), "one"), "1 different runs, but .* plan 6"),
