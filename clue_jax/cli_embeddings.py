@@ -44,8 +44,8 @@ def _lookalike(directory: str, **settings: Any) -> None:
 
 def _erase(directory: str, ids: str) -> None:
     from clue_jax.console import say
+    from clue_jax.data.id_list import read_ids
     from clue_jax.embeddings.erase import erase
-    from clue_jax.embeddings.id_list import read_ids
 
     done = erase(directory, read_ids(ids))
     unknown = f" ({len(done.unknown):,} more ids are not in the export)" if done.unknown else ""

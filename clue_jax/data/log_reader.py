@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clue_jax.config import SERVICE_NAME, PrepareConfig, SourceConfig
 from clue_jax.data import columns, row_filters, tables, timestamps
 from clue_jax.data.coded import changed, combined, compact, constant, numbered, per_row
+from clue_jax.data.id_list import read_ids
 from clue_jax.data.rejects import Reject, Rejects
 from clue_jax.data.row_checks import NO_LIMIT, Checks, Limit, Text, problems_of, text_of
 from clue_jax.data.scrubbing import Scrubber
@@ -53,6 +55,7 @@ Sink = Callable[[Behaviours], None]
 
 # A behaviour's number says its file and its place there, so that files can be read side by side.
 UNIT_BITS = 40
+SUPPRESSED = "user on the suppression list"
 
 
 class LogReader:
@@ -75,6 +78,8 @@ class LogReader:
         self.now = now  # epoch seconds: what is much later is no time
         self._unit = self._rows = self._behaviours = 0
         self.scrubber = Scrubber(config.scrub)
+        ids = pa.array(read_ids(config.suppress), pa.large_string()) if config.suppress else None
+        self.suppressed = None if ids is None else columns.identities(ids)
         self.windows = timestamps.windows(config, source)
         self.template_columns = columns.template_columns(source.text)
         named = [source.user_id, source.order, source.item_id, source.split, source.service_column]
@@ -168,6 +173,12 @@ class LogReader:
     def _filter(self, text: dict[str, Text], rows: int) -> np.ndarray:
         """Rows every `keep` rule holds for: [B] bool; the first broken rule of a row counts."""
         kept = np.ones(rows, bool)
+        if self.suppressed is not None:
+            # First of all, so that nothing else of these people is looked at, or shown as a reject.
+            users = text[self.source.user_id]
+            listed = columns.mask_of(pc.is_in(columns.identities(users.values), self.suppressed))
+            kept = ~per_row(users.column, listed)
+            self._count(~kept, SUPPRESSED)
         for rule in self.source.keep:
             column = text[rule.column]
             holds = per_row(column.column, row_filters.holds(rule, column.values))

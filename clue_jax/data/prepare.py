@@ -24,6 +24,7 @@ from clue_jax.data.accounts import Lengths, Tallies
 from clue_jax.data.events import Reading
 from clue_jax.data.grouping import Grouped, group_logs
 from clue_jax.data.guides import given_tokenizer, guide_services
+from clue_jax.data.id_list import read_ids
 from clue_jax.data.manifest import SCHEMA_VERSION, fingerprint
 from clue_jax.data.privacy import Pseudonyms
 from clue_jax.data.shards import Build
@@ -35,7 +36,7 @@ from clue_jax.data.writing import write_items, write_users
 from clue_jax.errors import ConfigError, DataError
 
 # Settings that change no byte of a shard: finished ones are reused though these differ.
-_WITHOUT_EFFECT = ("source", "overwrite", "memory_mb", "processes")
+_WITHOUT_EFFECT = ("source", "overwrite", "memory_mb", "processes", "suppress")
 
 _PROCESS_BYTES = 1 << 26  # of logs that make up for the start of a process
 
@@ -74,13 +75,14 @@ def prepare(config: PrepareConfig, out: str, engine: Engine | None = None) -> No
     """
     validate_prepare(config)
     pseudonyms = Pseudonyms.from_config(config.pseudonym)
-    given = _given_tokenizer(config)
+    given, suppressed = _given_tokenizer(config), suppression(config)
     files.refuse_existing(out, overwrite=config.overwrite)
     logs = _logs(config)
     with files.staged_directory(out, overwrite=config.overwrite) as staged:
         built = (engine or _build_here)(Job(config, logs, staged, given, pseudonyms))
         manifest = built.contents | {
             "pseudonym_key_id": pseudonyms.key_id if pseudonyms else None,
+            "suppressed": suppressed,
             "config": to_json(config),
         }
         manifest["fingerprint"] = fingerprint(manifest)
@@ -96,6 +98,21 @@ def _given_tokenizer(config: PrepareConfig) -> Tokenizer | None:
         return given_tokenizer(path)
     except DataError as error:
         raise ConfigError(f"config.tokenizer.path: {error}") from error
+
+
+def suppression(config: PrepareConfig) -> dict[str, Any] | None:
+    """What tells suppression lists apart and names nobody; None: there is no list.
+
+    Raises:
+        ConfigError: the list cannot be read.
+    """
+    if not config.suppress:
+        return None
+    try:
+        count = len(read_ids(config.suppress))
+    except DataError as error:
+        raise ConfigError(f"config.suppress: {error}") from error
+    return {"ids": count, "sha256": files.sha256_file(epath.Path(config.suppress))}
 
 
 def _logs(config: PrepareConfig) -> dict[str, int]:
@@ -140,6 +157,7 @@ def _build_here(job: Job) -> Built:
             "inputs": inputs,
             "config": {k: v for k, v in to_json(config).items() if k not in _WITHOUT_EFFECT},
             "tokenizer": given.identity if given else None,
+            "suppressed": suppression(config),
             "guides": dict(given.reserved) if given else {},
             "pseudonym_key_id": pseudonyms.key_id if pseudonyms else None,
             "writers": {name: importlib.metadata.version(name) for name in _WRITERS},

@@ -12,8 +12,8 @@ from etils import epath
 
 from clue_jax import files
 from clue_jax.console import say
+from clue_jax.data.id_list import read_ids
 from clue_jax.embeddings.exact import ExactSearch, Match
-from clue_jax.embeddings.id_list import read_ids
 from clue_jax.embeddings.index import UserIndex, open_index
 from clue_jax.embeddings.reader import open_export, verified_parts
 from clue_jax.errors import ConfigError, DataError

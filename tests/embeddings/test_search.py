@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from clue_jax import cli
-from clue_jax.embeddings.id_list import read_ids
+from clue_jax.data.id_list import read_ids
 from clue_jax.embeddings.search import lookalike, neighbours
 from clue_jax.errors import ConfigError, DataError
 from tests.embeddings.exports import random_users, unit, write_export

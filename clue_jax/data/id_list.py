@@ -1,4 +1,4 @@
-"""A file of user ids, one a line: seeds of an audience, or users to be erased."""
+"""A file of user ids, one a line: seeds of an audience, users to be erased or left out."""
 
 from __future__ import annotations
 
