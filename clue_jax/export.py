@@ -21,6 +21,7 @@ from clue_jax.config import (
     validate_export,
 )
 from clue_jax.console import progress, say
+from clue_jax.data.id_list import suppression
 from clue_jax.data.source import Dataset, open_dataset
 from clue_jax.embeddings.layout import ORDER, SHARDING
 from clue_jax.embeddings.writer import write_part
@@ -69,6 +70,7 @@ def export(config: ExportConfig, workdir: str, data: str, out: str) -> None:
             system refused.
     """
     validate_export(config)
+    suppression(config.suppress)  # refused before anything is read
     share = share_of(config.host)
     refuse_other_output(out)
     if share.alone:  # of several, one may have published what all of them made
@@ -111,6 +113,7 @@ def _announce(
 ) -> None:
     say(
         f"checkpoint of step {restored.step}: {len(rows.users):,} {config.what.value} to embed"
+        + (f", {rows.suppressed:,} on the suppression list left out" if rows.suppressed else "")
         + (f", {rows.left_out:,} without a visible behaviour left out" if rows.left_out else "")
     )
     if manifest["generic_guide"]:
@@ -178,6 +181,8 @@ def _manifest(
         "tokenizer_sha256": dataset.tokenizer.identity,
         "pseudonym_key_id": dataset.manifest["pseudonym_key_id"],
     }
+    if config.suppress:
+        manifest["suppressed"] = {**(suppression(config.suppress) or {}), "users": rows.suppressed}
     export_id = files.sha256_text(files.canonical_json(manifest))
     # A dataset may lie elsewhere by the time that an export is resumed.
     manifest["dataset"] |= {"path": str(dataset.path)}

@@ -44,6 +44,7 @@ class ExportConfig:
     # days into the past; 0: all behaviours, and all services, weigh alike.
     half_life_days: float = 0.0
     splits: tuple[str, ...] = ("train", "validation", "test")
+    suppress: str = ""  # file of ids of users, as the dataset has them, who get no embedding
     step: int = -1  # checkpoint; -1: newest, -2: best
     batch_users: int = 512
     item_table: ItemTableUse = ItemTableUse.AUTO
@@ -96,6 +97,11 @@ def validate_export(config: ExportConfig) -> None:
         config.what is ExportWhat.USERS or not limited,
         "what",
         f"items have no behaviours to choose among; {' and '.join(limited)}: for users alone",
+    )
+    require(
+        config.what is ExportWhat.USERS or not config.suppress,
+        "suppress",
+        "a list of users says nothing of items",
     )
     require(len(config.splits) >= 1, "splits", "name one split or more")
     require(len(set(config.splits)) == len(config.splits), "splits", "one is there twice")

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from etils import epath
 
-from clue_jax.errors import DataError
+from clue_jax import files
+from clue_jax.errors import ConfigError, DataError
+
+
+def suppression(path: str) -> dict[str, Any] | None:
+    """What tells suppression lists apart and names nobody; None where no path is given.
+
+    Raises:
+        ConfigError: the list cannot be read.
+    """
+    if not path:
+        return None
+    try:
+        count = len(read_ids(path))
+    except DataError as error:
+        raise ConfigError(f"config.suppress: {error}") from error
+    return {"ids": count, "sha256": files.sha256_file(epath.Path(path))}
 
 
 def read_ids(path: epath.PathLike) -> list[str]:

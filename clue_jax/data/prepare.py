@@ -24,7 +24,7 @@ from clue_jax.data.accounts import Lengths, Tallies
 from clue_jax.data.events import Reading
 from clue_jax.data.grouping import Grouped, group_logs
 from clue_jax.data.guides import given_tokenizer, guide_services
-from clue_jax.data.id_list import read_ids
+from clue_jax.data.id_list import suppression
 from clue_jax.data.manifest import SCHEMA_VERSION, fingerprint
 from clue_jax.data.privacy import Pseudonyms
 from clue_jax.data.shards import Build
@@ -75,7 +75,7 @@ def prepare(config: PrepareConfig, out: str, engine: Engine | None = None) -> No
     """
     validate_prepare(config)
     pseudonyms = Pseudonyms.from_config(config.pseudonym)
-    given, suppressed = _given_tokenizer(config), suppression(config)
+    given, suppressed = _given_tokenizer(config), suppression(config.suppress)
     files.refuse_existing(out, overwrite=config.overwrite)
     logs = _logs(config)
     with files.staged_directory(out, overwrite=config.overwrite) as staged:
@@ -98,21 +98,6 @@ def _given_tokenizer(config: PrepareConfig) -> Tokenizer | None:
         return given_tokenizer(path)
     except DataError as error:
         raise ConfigError(f"config.tokenizer.path: {error}") from error
-
-
-def suppression(config: PrepareConfig) -> dict[str, Any] | None:
-    """What tells suppression lists apart and names nobody; None: there is no list.
-
-    Raises:
-        ConfigError: the list cannot be read.
-    """
-    if not config.suppress:
-        return None
-    try:
-        count = len(read_ids(config.suppress))
-    except DataError as error:
-        raise ConfigError(f"config.suppress: {error}") from error
-    return {"ids": count, "sha256": files.sha256_file(epath.Path(config.suppress))}
 
 
 def _logs(config: PrepareConfig) -> dict[str, int]:
@@ -157,7 +142,7 @@ def _build_here(job: Job) -> Built:
             "inputs": inputs,
             "config": {k: v for k, v in to_json(config).items() if k not in _WITHOUT_EFFECT},
             "tokenizer": given.identity if given else None,
-            "suppressed": suppression(config),
+            "suppressed": suppression(config.suppress),
             "guides": dict(given.reserved) if given else {},
             "pseudonym_key_id": pseudonyms.key_id if pseudonyms else None,
             "writers": {name: importlib.metadata.version(name) for name in _WRITERS},

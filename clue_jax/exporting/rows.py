@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 
 from clue_jax.composition import combine
 from clue_jax.config import EncoderConfig, ExportConfig, ExportWhat, epoch_seconds
+from clue_jax.data.columns import mask_of
+from clue_jax.data.id_list import read_ids
 from clue_jax.data.item_tokens import tokenize
 from clue_jax.data.items import ItemTable
 from clue_jax.data.ragged import offsets_of, row_sums
@@ -34,12 +36,14 @@ class Rows:
         parts: rows of `users` in each part, in the order of the part.
         table: of some of them: indices, z_NSE, present_NS, model version -> its rows.
         left_out: users of the splits without a behaviour that may be seen.
+        suppressed: users of the splits who are on the suppression list.
     """
 
     users: Users
     parts: list[np.ndarray]
     table: Callable[[np.ndarray, np.ndarray, np.ndarray, str], pa.Table]
     left_out: int
+    suppressed: int = 0
 
 
 def rows_of(config: ExportConfig, dataset: Dataset, encoder: EncoderConfig) -> Rows:
@@ -70,6 +74,9 @@ def _user_rows(config: ExportConfig, dataset: Dataset, encoder: EncoderConfig) -
     split_N = np.repeat(np.array(config.splits, object), [len(users) for users in everyone])
     users = concatenate(everyone, dataset.services)
     _refuse_odd(dataset, users, split_N)
+    listed_N = _listed(config, users)
+    if listed_N.any():
+        users, split_N = users.take(np.flatnonzero(~listed_N)), split_N[~listed_N]
     cutoff = epoch_seconds(config.cutoff) if config.cutoff else None
     start = epoch_seconds(config.start) if config.start else None
     users = visible(users, cutoff, config.hold_out_last, start, config.newest)
@@ -111,7 +118,25 @@ def _user_rows(config: ExportConfig, dataset: Dataset, encoder: EncoderConfig) -
     # Arrow compares strings by their bytes.
     order = np.asarray(pc.sort_indices(pa.array(users.user_ids, pa.large_string())))
     parts = _parts_of(config, lambda count: user_shards(users.user_ids, count), order)
-    return Rows(users, parts, table, left_out)
+    return Rows(users, parts, table, left_out, suppressed=int(listed_N.sum()))
+
+
+def _listed(config: ExportConfig, users: Users) -> np.ndarray:
+    """[N] whether a user is on the suppression list.
+
+    Raises:
+        DataError: everybody is.
+    """
+    if not config.suppress:
+        return np.zeros(len(users), bool)
+    ids = pa.array(read_ids(config.suppress), pa.large_string())
+    listed_N = mask_of(pc.is_in(pa.array(users.user_ids, pa.large_string()), ids))
+    if listed_N.all():
+        raise DataError(
+            f"{config.suppress}: all {len(users):,} users of {'+'.join(config.splits)} are on the"
+            " suppression list; there is nobody to export"
+        )
+    return listed_N
 
 
 def _refuse_odd(dataset: Dataset, users: Users, split_N: np.ndarray) -> None:
