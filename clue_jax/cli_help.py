@@ -13,9 +13,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from clue_jax.cli_stage import Stage
-from clue_jax.config import PretrainConfig
+from clue_jax.config import EvaluateConfig, ExportConfig, PretrainConfig
 
 WIDTH = 100
+# Configs that another stage's has inside it are explained by the stage they are of.
+ELSEWHERE = {PretrainConfig: "train", ExportConfig: "export", EvaluateConfig: "evaluate"}
 EXIT_CODES = (
     "0 done, 1 unexpected, 2 usage or config, 3 bad input data, 4 checkpoint unusable, 5 storage,"
     " 6 non-finite or diverged, 7 hang or lost peer, 8 locked by another process, 75 preempted and"
@@ -76,8 +78,9 @@ def config_keys(config: Any, prefix: str = "") -> Iterator[tuple[str, str, Any, 
     comments = _comments(type(config))
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if prefix == "" and isinstance(value, PretrainConfig):
-            yield f"{field.name}.KEY", "", "", "each key of `train`; see its --help"
+        if type(value) in ELSEWHERE:
+            stage = ELSEWHERE[type(value)]
+            yield f"{prefix}{field.name}.KEY", "", "", f"each key of `{stage}`; see its --help"
         elif dataclasses.is_dataclass(value):
             yield from config_keys(value, f"{prefix}{field.name}.")
         else:
