@@ -14,7 +14,8 @@ sweep `rate`, which stands in the plan to be looked at again.
 
 Variants:
   smoke    three runs of seconds; for tests
-  minutes  the smallest budgets alone: 19 runs of one seed, 9 minutes with one worker; their forecast was 28 % off
+  minutes  the smallest budgets alone: 19 runs of one seed, 9 minutes with one worker; to try it,
+           as their forecast was 28 % off
   study    the law over three orders of magnitude of compute, each factor by itself, and tasks
 """
 
