@@ -70,7 +70,7 @@ def export(config: ExportConfig, workdir: str, data: str, out: str) -> None:
             system refused.
     """
     validate_export(config)
-    suppression(config.suppress)  # refused before anything is read
+    suppressed = suppression(config.suppress)
     share = share_of(config.host)
     refuse_other_output(out)
     if share.alone:  # of several, one may have published what all of them made
@@ -88,7 +88,7 @@ def export(config: ExportConfig, workdir: str, data: str, out: str) -> None:
     _check_width(config, run)
     rows = rows_of(config, dataset, run.config.encoder)
     item_table = _use_table(config, run.config.encoder, rows, out)
-    manifest = _manifest(config, run, dataset, restored, rows, item_table)
+    manifest = _manifest(config, run, dataset, restored, rows, item_table, suppressed)
     check_agreed({"export": manifest["export_id"]})
     if not share.alone and is_export(out, manifest["export_id"]):
         say(f"{out}: this export is complete")
@@ -147,6 +147,7 @@ def _manifest(
     restored: Restored,
     rows: Rows,
     item_table: bool,
+    suppressed: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """What the export is of, and what the encoder did not see; it determines every byte of it."""
     what, half_life = config.what.value, config.half_life_days
@@ -181,8 +182,8 @@ def _manifest(
         "tokenizer_sha256": dataset.tokenizer.identity,
         "pseudonym_key_id": dataset.manifest["pseudonym_key_id"],
     }
-    if config.suppress:
-        manifest["suppressed"] = {**(suppression(config.suppress) or {}), "users": rows.suppressed}
+    if suppressed is not None:  # without a list, exports are what they were before there were some
+        manifest["suppressed"] = suppressed | {"users": rows.suppressed}
     export_id = files.sha256_text(files.canonical_json(manifest))
     # A dataset may lie elsewhere by the time that an export is resumed.
     manifest["dataset"] |= {"path": str(dataset.path)}

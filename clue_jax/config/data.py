@@ -151,9 +151,7 @@ class PrepareConfig:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     pseudonym: PseudonymConfig = field(default_factory=PseudonymConfig)
     scrub: ScrubConfig = field(default_factory=ScrubConfig)
-    suppress: str = (
-        ""  # file of user ids as the logs have them, one a line: their rows are left out
-    )
+    suppress: str = ""  # file of ids of users, as the logs have them, whose rows are left out
     start: str = ""  # ISO date: rows of any source before it are left out and counted
     end: str = ""  # ISO date, such as that of a split in time: rows at or after it are left out
     max_bad_rows: int = 0  # rows that may be malformed before the stage stops

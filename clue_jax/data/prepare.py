@@ -52,6 +52,7 @@ class Job(NamedTuple):
     staged: epath.Path  # folder for everything but the manifest
     given: Tokenizer | None
     pseudonyms: Pseudonyms | None
+    suppressed: dict[str, Any] | None  # what tells suppression lists apart
 
 
 class Built(NamedTuple):
@@ -79,7 +80,7 @@ def prepare(config: PrepareConfig, out: str, engine: Engine | None = None) -> No
     files.refuse_existing(out, overwrite=config.overwrite)
     logs = _logs(config)
     with files.staged_directory(out, overwrite=config.overwrite) as staged:
-        built = (engine or _build_here)(Job(config, logs, staged, given, pseudonyms))
+        built = (engine or _build_here)(Job(config, logs, staged, given, pseudonyms, suppressed))
         manifest = built.contents | {
             "pseudonym_key_id": pseudonyms.key_id if pseudonyms else None,
             "suppressed": suppressed,
@@ -134,7 +135,7 @@ def checksum(path: str, size: int, advance: Advance) -> str:
 
 def _build_here(job: Job) -> Built:
     """The engine of one machine."""
-    config, logs, staged, given, pseudonyms = job
+    config, logs, staged, given, pseudonyms, suppressed = job
     with Workers(_processes(config, sum(logs.values()))) as workers:
         inputs = _inputs(config, logs, workers)
         identity = {
@@ -142,7 +143,7 @@ def _build_here(job: Job) -> Built:
             "inputs": inputs,
             "config": {k: v for k, v in to_json(config).items() if k not in _WITHOUT_EFFECT},
             "tokenizer": given.identity if given else None,
-            "suppressed": suppression(config.suppress),
+            "suppressed": suppressed,
             "guides": dict(given.reserved) if given else {},
             "pseudonym_key_id": pseudonyms.key_id if pseudonyms else None,
             "writers": {name: importlib.metadata.version(name) for name in _WRITERS},

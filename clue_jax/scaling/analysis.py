@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clue_jax.errors import DataError
-from clue_jax.scaling.fit import Fit, fit, frontier
+from clue_jax.scaling.fit import Fit, fit
 from clue_jax.scaling.forecasts import Checked, checked_forecast
 from clue_jax.scaling.forms import (
     CRITICAL_BATCH,
@@ -25,6 +25,7 @@ from clue_jax.scaling.selection import (
     comparable,
     grouped,
     of_one_protocol,
+    on_frontier,
     points_of,
     sound_runs,
     tuned_runs,
@@ -119,9 +120,7 @@ class _Laws:
         self.fits: dict[str, Fit] = {}
         self.fitted_to: dict[str, Tried] = {}
         self.refused: dict[str, str] = {}
-        compared = of_one_protocol(kept)
-        on_frontier = frontier(points_of(compared))
-        self.best = [run for run, on in zip(compared, on_frontier, strict=True) if on]
+        self.best = on_frontier(of_one_protocol(kept))
         for form in OF_COMPUTE:
             self._fit(form.name, form, self.best)
         for form in JOINT:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from clue_jax.evaluation.bootstrap import LEVEL
 from clue_jax.scaling.results import Result
 from clue_jax.scaling.selection import FACTORS, grouped
 
 Score = Callable[[Result], float]
-_TAIL = 0.975
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,9 @@ class Effect:
 
     @property
     def _half_width(self) -> float:
-        return float(stats.t.ppf(_TAIL, self.freedom)) * self.error if self.freedom else math.nan
+        if not self.freedom:
+            return math.nan
+        return float(stats.t.ppf((1.0 + LEVEL) / 2.0, self.freedom)) * self.error
 
     def minus(self, other: Effect) -> Effect:
         """The difference of two effects on different runs (Welch)."""

@@ -18,8 +18,6 @@ from clue_jax.evaluation.bootstrap import percentile_interval
 from clue_jax.scaling.forms import Columns, Form
 
 HUBER = 0.03  # log losses further off count by their distance, not its square; seeds differ so much
-
-
 _FEW_STEPS, _ENDED = 30, 6  # of a search from each start, and searches that are then ended
 _ABOUT = 1.3  # times as much compute is about the same
 _MOST = 700.0  # logarithm of what a float holds

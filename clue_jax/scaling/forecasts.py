@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from clue_jax.errors import DataError
-from clue_jax.scaling.fit import fit, frontier
+from clue_jax.scaling.fit import fit
 from clue_jax.scaling.forms import OF_COMPUTE, SIZE_AND_SAMPLES, SIZE_AND_SAMPLES_FROM_CHANCE
 from clue_jax.scaling.results import Result
-from clue_jax.scaling.selection import comparable, points_of
+from clue_jax.scaling.selection import comparable, on_frontier, points_of
 
 # Of one budget: steps are whole, and data of seeds differ a little.
 _SAME_BUDGET = 0.8
@@ -80,7 +80,7 @@ def _forecast(runs: Sequence[Result]) -> Forecast:
     seen = _below(runs)
     if not seen:
         raise DataError("all runs are of one budget: nothing smaller forecasts it")
-    best = _on_frontier(runs)
+    best = on_frontier(runs)
     limit = _SAME_BUDGET * max(run["compute"] for run in runs)
     held = points_of(run for run in best if run["compute"] >= limit)
     if not len(held):
@@ -88,7 +88,7 @@ def _forecast(runs: Sequence[Result]) -> Forecast:
     told = Forecast(held.columns["compute"], held.losses, seen=len(seen))
     for form in (*OF_COMPUTE, SIZE_AND_SAMPLES, SIZE_AND_SAMPLES_FROM_CHANCE):
         try:
-            own = _on_frontier(seen) if form in OF_COMPUTE else comparable(seen, form)
+            own = on_frontier(seen) if form in OF_COMPUTE else comparable(seen, form)
             told.said[form.name] = fit(form, points_of(own))(held.columns)
         except DataError as error:
             told.refused[form.name] = str(error)
@@ -100,8 +100,3 @@ def _forecast(runs: Sequence[Result]) -> Forecast:
 def _below(runs: Sequence[Result]) -> list[Result]:
     limit = _SAME_BUDGET * max(run["compute"] for run in runs)
     return [run for run in runs if run["compute"] < limit]
-
-
-def _on_frontier(runs: Sequence[Result]) -> list[Result]:
-    on_R = frontier(points_of(runs))
-    return [run for run, on in zip(runs, on_R, strict=True) if on]

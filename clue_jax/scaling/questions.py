@@ -59,7 +59,7 @@ def answers(tuned: Sequence[Result], sound: Sequence[Result], seed: int) -> list
         seed: of resamples.
     """
     return [
-        *_of_factor(tuned, "users", "more users lower the loss", falls=True),
+        *_of_users(tuned),
         *_of_size(tuned),
         *_of_length(tuned),
         *_of_batch(tuned, sound),
@@ -81,8 +81,9 @@ def _of_size(tuned: Sequence[Result]) -> list[Answer]:
     return _answered("larger encoders lower the loss", how, found, falls=True)
 
 
-def _of_factor(runs: Sequence[Result], factor: str, claim: str, falls: bool) -> list[Answer]:
-    return _answered(claim, f"{factor} doubled", effect(runs, factor, _log_loss), falls)
+def _of_users(tuned: Sequence[Result]) -> list[Answer]:
+    found = effect(tuned, "users", _log_loss)
+    return _answered("more users lower the loss", "users doubled", found, falls=True)
 
 
 def _of_length(tuned: Sequence[Result]) -> list[Answer]:

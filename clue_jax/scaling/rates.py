@@ -67,15 +67,14 @@ def fitted_rule(found: Sequence[BestRate]) -> FittedRule | None:
     inside = [best for best in found if not best.at_edge]
     if not inside:
         return None
-    columns = [np.ones(len(inside))]
-    width_R = np.log([64.0 / best.width for best in inside])
-    batch_R = np.log([best.batch / 256.0 for best in inside])
-    varied = [column for column in (width_R, batch_R) if np.ptp(column) > 0]
-    terms = np.stack([*columns, *varied], axis=1)
-    logs = np.log([best.rate for best in inside])
+    terms = {
+        "width": np.log([64.0 / best.width for best in inside]),
+        "batch": np.log([best.batch / 256.0 for best in inside]),
+    }
     # What does not vary is not told apart from the height: its power is taken as 0.
-    height, *powers = np.linalg.lstsq(terms, logs, rcond=None)[0]
-    powers = iter(powers)
-    width_power = float(next(powers)) if np.ptp(width_R) > 0 else 0.0
-    batch_power = float(next(powers)) if np.ptp(batch_R) > 0 else 0.0
-    return FittedRule(float(math.exp(height)), width_power, batch_power)
+    varied = [name for name, column_R in terms.items() if np.ptp(column_R) > 0]
+    columns = [np.ones(len(inside)), *(terms[name] for name in varied)]
+    logs = np.log([best.rate for best in inside])
+    height, *found_powers = np.linalg.lstsq(np.stack(columns, axis=1), logs, rcond=None)[0]
+    powers = dict.fromkeys(terms, 0.0) | dict(zip(varied, map(float, found_powers), strict=True))
+    return FittedRule(math.exp(height), powers["width"], powers["batch"])

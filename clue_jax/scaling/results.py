@@ -9,10 +9,11 @@ from typing import Any
 from etils import epath
 
 from clue_jax import files
+from clue_jax.data.timestamps import DAY_SECONDS
 from clue_jax.errors import DataError
 
 Result = dict[str, Any]
-PF_DAY = 1e15 * 86_400  # FLOPs
+PF_DAY = 1e15 * DAY_SECONDS  # FLOPs
 FITS, RESULTS, FIGURES = "fits.json", "results.jsonl", "figures"  # in the folder of a study
 _NEEDED = (
     *("run", "cell", "size", "width", "users", "behaviours", "batch", "steps", "seed"),

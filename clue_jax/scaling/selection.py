@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from clue_jax.errors import DataError
-from clue_jax.scaling.fit import Points, check
+from clue_jax.scaling.fit import Points, check, frontier
 from clue_jax.scaling.forms import Form
 from clue_jax.scaling.results import Result
 
@@ -78,6 +78,12 @@ def of_one_protocol(runs: Sequence[Result]) -> list[Result]:
     budgets: a frontier over all of them would bend where the trying ends.
     """
     return max(grouped(runs, ("users", "behaviours", "batch")).values(), key=len)
+
+
+def on_frontier(runs: Sequence[Result]) -> list[Result]:
+    """Runs that nothing of about their compute or less beats."""
+    on_R = frontier(points_of(runs))
+    return [run for run, on in zip(runs, on_R, strict=True) if on]
 
 
 def points_of(runs: Iterable[Mapping[str, Any]]) -> Points:

@@ -87,7 +87,8 @@ def allocation(law: Fit, study: Tried, compute: float, users: float | None = Non
         "chance": np.full(_SIZES * len(lengths), chance),
     }
     grid["samples"] = product / grid["parameters"] / grid["behaviours"]
-    best = int(law(grid).argmin())
+    losses = law(grid)
+    best = int(losses.argmin())
     drawn = [_best_size(law, theta, grid) for theta in law.resampled_KP]
     low, high = percentile_interval(np.array(drawn))
     chosen = {name: float(values[best]) for name, values in grid.items()}
@@ -100,7 +101,7 @@ def allocation(law: Fit, study: Tried, compute: float, users: float | None = Non
         behaviours=chosen["behaviours"],
         batch=_most_batch(law, study),
         users=users,
-        loss=float(law(grid)[best]),
+        loss=float(losses[best]),
         within=all(
             low <= chosen[name] <= high
             for name in ("parameters", "samples")

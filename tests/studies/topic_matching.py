@@ -8,7 +8,6 @@ the rarity of each; nothing is learnt. One JSON line; seconds.
 """
 
 import argparse
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -16,22 +15,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
-import pyarrow.parquet as pq
 
+from clue_jax import cli_config
+from clue_jax.composition import unit
+from clue_jax.config import ScaleConfig
 from clue_jax.data.source import open_dataset
 from clue_jax.scaling.measure import SCALES, Matching
 from clue_jax.training.validation import in_two_services
+from tests.studies.topic_reader import true_topics
 
 ROOT = Path(__file__).parents[2]
 POWERS = (0.25, 0.5, 1.0)
-
-
-def protocol():
-    """How the study measures."""
-    spec = importlib.util.spec_from_file_location("cpu", ROOT / "configs/scaling/cpu.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config().held_out
 
 
 def topic_counts(dataset, users, topic_of, behaviours):
@@ -54,18 +48,17 @@ def main(arguments=None):
     for name in ("logs", "data"):
         parser.add_argument(f"--{name}", required=True)
     given = parser.parse_args(arguments)
-    held_out, dataset = protocol(), open_dataset(given.data)
+    plan = cli_config.read_config(str(ROOT / "configs/scaling/cpu.py"), ScaleConfig)
+    held_out, dataset = plan.held_out, open_dataset(given.data)
     table = dataset.users(held_out.split)
     users = table.take(in_two_services(table, held_out.min_behaviours, held_out.users))
-    latent = pq.read_table(Path(given.logs) / "latents" / "items.parquet").to_pydict()
-    topic_of = dict(zip(latent["item_id"], latent["topic"], strict=True))
+    topic_of = true_topics(given.logs)
     counts_NSK = topic_counts(dataset, users, topic_of, held_out.behaviours)
     rarity_K = -np.log((counts_NSK.sum(axis=(0, 1)) + 1.0) / counts_NSK.sum())
     enough_NS = users.counts() >= held_out.min_behaviours
     found = {}
     for power in POWERS:
-        z_NSK = counts_NSK**power * rarity_K
-        z_NSK /= np.maximum(np.linalg.norm(z_NSK, axis=2, keepdims=True), 1e-9)
+        z_NSK = unit(counts_NSK**power * rarity_K)
         matching = Matching(z_NSK.astype(np.float32), enough_NS, held_out)
         loss = min(matching.losses(SCALES, held_out.negatives))
         found[loss] = {"power": power, "loss": loss, **matching.retrieval()}

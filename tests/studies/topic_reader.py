@@ -9,7 +9,6 @@ with weights that halve every 60 days. One JSON line a task and kind of features
 """
 
 import argparse
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -19,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import numpy as np
 import pyarrow.parquet as pq
 
-from clue_jax.config import TaskKind
+from clue_jax import cli_config
+from clue_jax.config import EvaluateConfig, TaskKind
 from clue_jax.embeddings.reader import read_embeddings
 from clue_jax.evaluation import downstream
 from clue_jax.evaluation.heads import Features
@@ -32,16 +32,19 @@ DAY_SECONDS = 86_400
 
 def read_config(logs):
     """The tasks of configs/evaluate/tasks.py that need no items."""
-    spec = importlib.util.spec_from_file_location("tasks", ROOT / "configs/evaluate/tasks.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
+    config = cli_config.read_config(str(ROOT / "configs/evaluate/tasks.py"), EvaluateConfig)
     found = config.downstream
     found.labels, found.items, found.features = str(Path(logs) / "labels"), "", ("clue",)
     found.heads = ("linear", "knn")
     kinds = (TaskKind.RETRIEVAL, TaskKind.CLICKS)
     found.tasks = tuple(task for task in found.tasks if task.kind not in kinds)
     return config
+
+
+def true_topics(logs):
+    """Item id of the logs -> its true topic."""
+    latent = pq.read_table(Path(logs) / "latents" / "items.parquet").to_pydict()
+    return dict(zip(latent["item_id"], latent["topic"], strict=True))
 
 
 def topic_shares(people, topic_of, half_life):
@@ -63,8 +66,7 @@ def topic_shares(people, topic_of, half_life):
 def rows(config, logs, embeddings):
     """A row a task and kind of features: values of all metrics."""
     tasks = downstream.read_tasks(config, read_embeddings(embeddings))
-    latent = pq.read_table(Path(logs) / "latents" / "items.parquet").to_pydict()
-    topic_of = dict(zip(latent["item_id"], latent["topic"], strict=True))
+    topic_of = true_topics(logs)
     for half_life in HALF_LIVES:
         features = Features(topic_shares(tasks.people, topic_of, half_life))
         for inputs in tasks.inputs:
