@@ -21,12 +21,12 @@ def _stats(directory: str) -> None:
     say("\n".join(describe(statistics(directory))))
 
 
-def _index(directory: str, **settings: Any) -> None:
+def _index(directory: str, suppress: str, **settings: Any) -> None:
     from clue_jax.console import say
     from clue_jax.embeddings.index import IndexSettings
     from clue_jax.embeddings.index_build import build_index, describe_index
 
-    say(describe_index(build_index(directory, IndexSettings(**settings))))
+    say(describe_index(build_index(directory, IndexSettings(**settings), suppress)))
 
 
 def _neighbours(directory: str, user: str, k: int, service: str, index: bool) -> None:
@@ -100,6 +100,7 @@ ACTIONS = (
             Flag("expansion_add", "candidates while a node is linked", "128", kind=int),
             Flag("expansion_search", "candidates of a search", "64", kind=int),
             Flag("threads", "of the build; with one it gives the same bytes again", "1", kind=int),
+            Flag("suppress", "file of ids of users who are left out of it", optional=True),
         ),
         positional=_USERS,
         example="embeddings index runs/first/users",

@@ -125,6 +125,7 @@ class SamplingConfig:
     services: tuple[str, ...] = ()  # that take part; empty: all of the dataset
     min_behaviours: int = 1  # per service, for a user to take part with it
     most_users: int = 0  # of each dataset with a positive pair, in its order, a hash's; 0: all
+    suppress: str = ""  # file of ids of users, as the datasets have them, who are not learnt from
 
 
 class LossForm(enum.Enum):

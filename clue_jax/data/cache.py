@@ -115,6 +115,14 @@ class StoredUsers:
                 item_lengths=np.diff(column["token_offsets"].span(begin, end + 1)),
             )
 
+    def identities(self, size: int = CHUNK_USERS) -> Iterator[np.ndarray]:
+        """Ids of all users, `size` at a time."""
+        column = self._columns
+        for first in range(0, len(self), size):
+            ends = column["user_id_offsets"].span(first, min(first + size, len(self)) + 1)
+            raw = column["user_ids"].span(int(ends[0]), int(ends[-1]))
+            yield _texts(raw, np.diff(ends))
+
     def gathered(self, parts: Iterable[np.ndarray], dtype: Any) -> np.ndarray:
         """Parts of an array over users end to end, on disk: of many users it is large as well."""
         # Somebody else's cache may not be written to.

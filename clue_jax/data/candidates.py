@@ -44,7 +44,7 @@ class Candidates:
         for part in self.users.outlines():
             first, last = part.rows[0], part.rows[-1]
             begin, end = np.searchsorted(rows, [first, last + 1])
-            yield part.take(rows[begin:end] - first)
+            yield part.take(np.searchsorted(part.rows, rows[begin:end]))
 
 
 def candidates(

@@ -10,18 +10,18 @@ from clue_jax import files
 from clue_jax.errors import ConfigError, DataError
 
 
-def suppression(path: str) -> dict[str, Any] | None:
+def suppression(path: str, key: str = "config.suppress") -> dict[str, Any] | None:
     """What tells suppression lists apart and names nobody; None where no path is given.
 
     Raises:
-        ConfigError: the list cannot be read.
+        ConfigError: the list cannot be read; names the `key` that it was given by.
     """
     if not path:
         return None
     try:
         count = len(read_ids(path))
     except DataError as error:
-        raise ConfigError(f"config.suppress: {error}") from error
+        raise ConfigError(f"{key}: {error}") from error
     return {"ids": count, "sha256": files.sha256_file(epath.Path(path))}
 
 

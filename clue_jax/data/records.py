@@ -39,6 +39,7 @@ class UserTable(Protocol):
     def __len__(self) -> int: ...
     def take(self, indices: np.ndarray | Sequence[int]) -> Users: ...
     def outlines(self) -> Iterator[Outline]: ...
+    def identities(self, size: int = CHUNK_USERS) -> Iterator[np.ndarray]: ...
     def gathered(self, parts: Iterable[np.ndarray], dtype: Any) -> np.ndarray: ...
 
 
@@ -122,6 +123,11 @@ class Users:
                 item_offsets=items - items[0],
                 item_lengths=np.diff(self.token_offsets[items[0] : items[-1] + 1]),
             )
+
+    def identities(self, size: int = CHUNK_USERS) -> Iterator[np.ndarray]:
+        """Ids of all users, `size` at a time."""
+        for first in range(0, len(self), size):
+            yield self.user_ids[first : first + size]
 
     def gathered(self, parts: Iterable[np.ndarray], dtype: Any) -> np.ndarray:
         """Parts of an array over users, end to end, kept where the users are."""

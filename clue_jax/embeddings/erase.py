@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from clue_jax import files
-from clue_jax.embeddings.index import index_columns, index_settings
+from clue_jax.embeddings.index import how_built, index_columns
 from clue_jax.embeddings.index_build import write_index
 from clue_jax.embeddings.reader import BESIDE, EXPORT_ID, verified_parts
 from clue_jax.embeddings.replacement import Replacement, replacement
@@ -51,15 +51,15 @@ def erase(path: epath.PathLike, ids: Collection[str]) -> Erasure:
     """
     with replacement(path) as new:
         columns = index_columns(new.manifest)
-        indexes = [index_settings(new.root, new.manifest, column) for column in columns]
+        indexes = [how_built(new.root, new.manifest, column) for column in columns]
         done, parts = _write_parts(new, set(ids))
         rest = {**new.manifest, "parts": parts, "rows": sum(part["rows"] for part in parts)}
         rest["users_erased"] = new.manifest.get("users_erased", 0) + len(done.erased)
         rest["export_id"] = _identity(new.manifest, done)
         files.write_text(new.folder / AUDIT, _audit(new.root, new.manifest, done))
         made = {AUDIT: files.sha256_file(new.folder / AUDIT)}
-        for settings in indexes if done.parts else ():
-            made |= write_index(new.folder, rest, settings, rows_in=new.folder)[1]
+        for settings, members in indexes if done.parts else ():
+            made |= write_index(new.folder, rest, settings, members, rows_in=new.folder)[1]
         before = new.manifest.get(BESIDE, {})
         for name in before.keys() - made.keys():
             new.carry(name)

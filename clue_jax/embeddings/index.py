@@ -63,6 +63,33 @@ class IndexSettings:
 
 
 @dataclass(frozen=True)
+class Members:
+    """Whose vectors an index holds: those of everybody, or of some.
+
+    Attributes:
+        suppressed: what tells the suppression list apart; None: there was none.
+        left_out: ids on that list, where it is at hand.
+        only: ids of those who were in an index before, where it is built again.
+    """
+
+    suppressed: dict[str, Any] | None = None
+    left_out: pa.Array | None = None
+    only: pa.Array | None = None
+
+    def among(self, ids: pa.ChunkedArray) -> np.ndarray:
+        """[N] whether each of the users is one of them."""
+        stay_N = np.ones(len(ids), bool)
+        if self.left_out is not None:
+            stay_N &= ~np.asarray(pc.is_in(ids, self.left_out))
+        if self.only is not None:
+            stay_N &= np.asarray(pc.is_in(ids, self.only))
+        return stay_N
+
+
+EVERYBODY = Members()
+
+
+@dataclass(frozen=True)
 class UserIndex:
     """An index in memory.
 
@@ -137,12 +164,12 @@ def open_index(path: epath.PathLike, service: str = "") -> UserIndex:
     column = column_of(path, manifest, service)
     _refuse_absent(root, manifest, column)
     record = _record(root, manifest, column)
-    ids = pa.ipc.open_file(pa.BufferReader(beside_bytes(root, manifest, column + IDS))).read_all()
+    ids = _ids(root, manifest, column)
     # The graph stays in these bytes, and they are those that were compared.
     payload = beside_bytes(root, manifest, column + GRAPH)
     graph = usearch.restore(payload, view=True)
     graph.expansion_search = record["settings"]["expansion_search"]
-    return UserIndex(ids.column("user_id"), graph, record, payload)
+    return UserIndex(ids, graph, record, payload)
 
 
 def index_columns(manifest: dict[str, Any]) -> list[str]:
@@ -151,15 +178,26 @@ def index_columns(manifest: dict[str, Any]) -> list[str]:
     return [name.removesuffix(RECORD) for name in names]
 
 
-def index_settings(root: epath.Path, manifest: dict[str, Any], column: str) -> IndexSettings:
-    """How the index of a column was built.
+def how_built(
+    root: epath.Path, manifest: dict[str, Any], column: str
+) -> tuple[IndexSettings, Members]:
+    """How the index of a column was built, and of whom.
 
     Raises:
         ConfigError: usearch is not installed, so that it cannot be built again.
         DataError: it is damaged, or of another export or model; names the file.
     """
     _usearch()
-    return IndexSettings(**_record(root, manifest, column)["settings"])
+    record = _record(root, manifest, column)
+    members, suppressed = EVERYBODY, record.get("suppressed")
+    if suppressed:  # the list is not kept: it names people
+        members = Members(suppressed, only=_ids(root, manifest, column).combine_chunks())
+    return IndexSettings(**record["settings"]), members
+
+
+def _ids(root: epath.Path, manifest: dict[str, Any], column: str) -> pa.ChunkedArray:
+    stored = beside_bytes(root, manifest, column + IDS)
+    return pa.ipc.open_file(pa.BufferReader(stored)).read_all().column("user_id")
 
 
 def rows_sha256(manifest: dict[str, Any]) -> str:

@@ -13,13 +13,16 @@ import pyarrow as pa
 from etils import epath
 
 from clue_jax import files
+from clue_jax.data.id_list import read_ids, suppression
 from clue_jax.embeddings.exact import column_of, rows_with
 from clue_jax.embeddings.index import (
+    EVERYBODY,
     GRAPH,
     IDS,
     RECORD,
     RECORD_VERSION,
     IndexSettings,
+    Members,
     rows_sha256,
 )
 from clue_jax.embeddings.reader import BESIDE, open_export, verified_parts
@@ -31,7 +34,9 @@ RECALL_USERS = 256
 _BLOCK = 8_192  # rows whose cosines with all sampled users are in memory
 
 
-def build_index(path: epath.PathLike, settings: IndexSettings) -> dict[str, Any]:
+def build_index(
+    path: epath.PathLike, settings: IndexSettings, suppress: str = ""
+) -> dict[str, Any]:
     """Gives an export an index, in place of one of the same column that it may have.
 
     Killed at any instant, it leaves the export without the new index or with it.
@@ -39,12 +44,14 @@ def build_index(path: epath.PathLike, settings: IndexSettings) -> dict[str, Any]
     Args:
         path: the folder `export` wrote, of users.
         settings: of the index.
+        suppress: file of ids of users who are left out of it, and so are never found by it.
 
     Returns:
         What its .index.json says.
 
     Raises:
-        ConfigError: usearch is not installed, or a setting cannot work with this export.
+        ConfigError: usearch is not installed, a setting cannot work with this export, or the list
+            cannot be read.
         DataError: the export is damaged, or its folder holds a file that is no part of it.
         LockedError: another process writes this export.
         StorageError: the file system refused; the export is as it was.
@@ -52,10 +59,11 @@ def build_index(path: epath.PathLike, settings: IndexSettings) -> dict[str, Any]
     described = open_export(path, "users")
     column_of(path, described, settings.service)
     settings.graph(described["embedding_width"])
+    members = _members(suppress)
     with replacement(path) as new:
         tables = zip(new.manifest["parts"], verified_parts(new.root, new.manifest), strict=True)
         parts = [new.carry_part(entry, table) for entry, table in tables]
-        record, made = write_index(new.folder, new.manifest, settings, rows_in=new.root)
+        record, made = write_index(new.folder, new.manifest, settings, members, rows_in=new.root)
         beside = new.manifest.get(BESIDE, {})
         for name in beside.keys() - made.keys():
             new.carry(name)
@@ -64,7 +72,11 @@ def build_index(path: epath.PathLike, settings: IndexSettings) -> dict[str, Any]
 
 
 def write_index(
-    folder: epath.Path, manifest: dict[str, Any], settings: IndexSettings, rows_in: epath.Path
+    folder: epath.Path,
+    manifest: dict[str, Any],
+    settings: IndexSettings,
+    members: Members,
+    rows_in: epath.Path,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Writes the three files of an index.
 
@@ -72,6 +84,7 @@ def write_index(
         folder: for them.
         manifest: of the export whose rows these are.
         settings: of the index.
+        members: whose vectors it is to hold.
         rows_in: folder with the parts.
 
     Returns:
@@ -80,7 +93,7 @@ def write_index(
     column = column_of(rows_in, manifest, settings.service)
     graph, ids = settings.graph(manifest["embedding_width"]), []
     sample = _Sample(rows_sha256(manifest))
-    for ids_N, z_NE in _rows(rows_in, manifest, column):
+    for ids_N, z_NE in _rows(rows_in, manifest, column, members):
         keys_N = np.arange(len(graph), len(graph) + len(z_NE), dtype=np.uint64)
         graph.add(keys_N, z_NE, threads=settings.threads)
         sample.add(keys_N, z_NE)
@@ -98,9 +111,13 @@ def write_index(
         "recall": {
             "at": RECALL_AT,
             "users": len(sample.keys_Q),
-            "value": _recall(graph, sample, (z for _, z in _rows(rows_in, manifest, column))),
+            "value": _recall(
+                graph, sample, (z for _, z in _rows(rows_in, manifest, column, members))
+            ),
         },
     }
+    if members.suppressed:
+        record["suppressed"] = members.suppressed
     files.write_bytes(folder / (column + GRAPH), bytes(graph.save(None)))
     files.write_bytes(folder / (column + IDS), _encoded(ids))
     files.write_json(folder / (column + RECORD), record)
@@ -111,19 +128,30 @@ def write_index(
 def describe_index(record: dict[str, Any]) -> str:
     """One line about what was built."""
     recall, precision = record["recall"], record["settings"]["precision"]
+    listed = "suppressed" in record
     value = "not measured" if recall["value"] is None else f"{recall['value']:.4f}"
     return (
         f"indexed {record['column']} of {record['rows']:,} users ({record['embedding_width']}"
         f" dimensions, {precision}); recall@{recall['at']} against exact search: {value}"
         f" ({recall['users']:,} users)"
+        + (f"; those on a list of {record['suppressed']['ids']:,} ids left out" if listed else "")
     )
 
 
 def _rows(
-    folder: epath.Path, manifest: dict[str, Any], column: str
+    folder: epath.Path, manifest: dict[str, Any], column: str, members: Members
 ) -> Iterator[tuple[pa.ChunkedArray, np.ndarray]]:
     for table in verified_parts(folder, manifest):
-        yield rows_with(table, column)
+        ids_N, z_NE = rows_with(table, column)
+        stay_N = members.among(ids_N)
+        yield ids_N.filter(pa.array(stay_N)), z_NE[stay_N]
+
+
+def _members(suppress: str) -> Members:
+    if not suppress:
+        return EVERYBODY
+    listed = suppression(suppress, "--suppress")
+    return Members(listed, left_out=pa.array(read_ids(suppress), pa.string()))
 
 
 def _encoded(ids: list[pa.Array]) -> bytes:

@@ -13,7 +13,7 @@ from etils import epath
 from clue_jax import files
 from clue_jax.console import say
 from clue_jax.data.id_list import read_ids
-from clue_jax.embeddings.exact import ExactSearch, Match
+from clue_jax.embeddings.exact import ExactSearch, Match, column_of
 from clue_jax.embeddings.index import UserIndex, open_index
 from clue_jax.embeddings.reader import open_export, verified_parts
 from clue_jax.errors import ConfigError, DataError
@@ -139,6 +139,10 @@ def _searched(path: epath.PathLike, service: str, index: bool) -> ExactSearch | 
 def _why_absent(path: epath.PathLike, user: str, service: str) -> str:
     manifest, wanted = open_export(path, "users"), pa.scalar(user, pa.string())
     parts = verified_parts(path, manifest)
-    if service and any(pc.any(pc.equal(t.column("user_id"), wanted)).as_py() for t in parts):
-        return f"user {user!r} has no vector of {service!r}, as it has no behaviour there"
+    for table in parts:
+        row = table.filter(pc.equal(table.column("user_id"), wanted))
+        if len(row) and row.column(column_of(path, manifest, service)).null_count:
+            return f"user {user!r} has no vector of {service!r}, as it has no behaviour there"
+        if len(row):
+            return f"user {user!r} is not in the index: it was on the suppression list of it"
     return f"no user {user!r} among its {manifest['rows']:,}"

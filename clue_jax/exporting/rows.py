@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 
 from clue_jax.composition import combine
 from clue_jax.config import EncoderConfig, ExportConfig, ExportWhat, epoch_seconds
-from clue_jax.data.columns import mask_of
 from clue_jax.data.id_list import read_ids
 from clue_jax.data.item_tokens import tokenize
 from clue_jax.data.items import ItemTable
@@ -20,6 +19,7 @@ from clue_jax.data.ragged import offsets_of, row_sums
 from clue_jax.data.recency import service_weights
 from clue_jax.data.records import Users, concatenate, visible
 from clue_jax.data.source import Dataset
+from clue_jax.data.suppressed import among
 from clue_jax.embeddings.layout import item_shards, user_shards
 from clue_jax.embeddings.schema import item_table, user_table
 from clue_jax.errors import DataError
@@ -129,8 +129,7 @@ def _listed(config: ExportConfig, users: Users) -> np.ndarray:
     """
     if not config.suppress:
         return np.zeros(len(users), bool)
-    ids = pa.array(read_ids(config.suppress), pa.large_string())
-    listed_N = mask_of(pc.is_in(pa.array(users.user_ids, pa.large_string()), ids))
+    listed_N = among(users.user_ids, read_ids(config.suppress))
     if listed_N.all():
         raise DataError(
             f"{config.suppress}: all {len(users):,} users of {'+'.join(config.splits)} are on the"

@@ -22,8 +22,10 @@ from jax.sharding import Mesh
 from clue_jax.config import PretrainConfig, to_json, validate_pretrain
 from clue_jax.console import say
 from clue_jax.data.batches import Batch, Source, TrainBatches
+from clue_jax.data.id_list import suppression
 from clue_jax.data.mixture import open_datasets
 from clue_jax.data.source import Dataset
+from clue_jax.data.suppressed import drawable
 from clue_jax.errors import Preempted, StorageError
 from clue_jax.files import lease
 from clue_jax.parallel.agreement import check_agreed, first_alone, first_decides, together
@@ -43,6 +45,7 @@ from clue_jax.training.skips import Skips
 from clue_jax.training.spikes import left_out_before
 from clue_jax.training.state import TrainState, init_state, state_of, state_shardings
 from clue_jax.training.step import make_step
+from clue_jax.training.suppression import KEY, record_suppression
 from clue_jax.training.validation import Validation
 from clue_jax.training.watchdog import Watchdog
 
@@ -63,8 +66,14 @@ def train(config: PretrainConfig, data: Sequence[str], workdir: str) -> None:
     datasets = together(lambda: open_datasets(data, config))
     directory, whole = epath.Path(workdir), tuple(datasets.values())
     fingerprints = [dataset.fingerprint for dataset in whole]
+    suppressed = together(lambda: suppression(config.sampling.suppress, KEY))
     check_agreed(
-        {"config": to_json(config), "datasets": fingerprints, "packages": environment()["packages"]}
+        {
+            "config": to_json(config),
+            "datasets": fingerprints,
+            "suppressed": suppressed,
+            "packages": environment()["packages"],
+        }
     )
     with contextlib.ExitStack() as held, Signals() as signals:
         first_alone(lambda: held.enter_context(lease(directory / "lock")))
@@ -91,12 +100,12 @@ def _users(
     config: PretrainConfig, datasets: Mapping[str, Dataset], mesh: Mesh
 ) -> tuple[TrainBatches, Validation | None]:
     sources = [
-        Source(name, dataset.fingerprint, dataset.table("train", config.data))
+        Source(name, dataset.fingerprint, drawable(dataset, "train", config))
         for name, dataset in datasets.items()
     ]
     batches, validation = TrainBatches(sources, config, mesh), None
     if config.train.eval_every:
-        held_out = {name: d.table("validation", config.data) for name, d in datasets.items()}
+        held_out = {name: drawable(d, "validation", config) for name, d in datasets.items()}
         validation = Validation(held_out, config, mesh)
     return batches, validation
 
@@ -140,6 +149,7 @@ class Run:
         self.saved_at = time.monotonic()
 
     def _open_logs(self) -> None:
+        record_suppression(self.directory, self.first, self.config.sampling.suppress)
         self.writer = MetricsWriter(self.directory, self.first)
         self.goodput = Goodput(self.directory, self.first, self.writer.kept)
         self.skips = Skips(self.directory, self.first, self.config.train, self._users_of)

@@ -31,6 +31,8 @@ MAY_CHANGE = (
     "loss.tile",
     "loss.transport",
     "mesh.",
+    # Who is taken out of a run is not learnt from again; the steps from there on are others.
+    "sampling.suppress",
     "train.divergence_every",
     "train.eval_",
     "train.hang_seconds",

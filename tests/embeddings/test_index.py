@@ -13,6 +13,7 @@ import pytest
 
 from clue_jax import cli, files
 from clue_jax.embeddings import index, index_build
+from clue_jax.embeddings.erase import erase
 from clue_jax.embeddings.index import IndexSettings, open_index
 from clue_jax.embeddings.index_build import build_index
 from clue_jax.embeddings.reader import SEAL, read_embeddings, seal_of
@@ -331,3 +332,24 @@ def test_a_record_under_its_checksum_is_still_compared(indexed, key, value, mess
     files.write_json(indexed / "manifest.json", manifest | {SEAL: seal_of(manifest)})
     with pytest.raises(DataError, match=f"embedding.index.json: .*{message}"):
         open_index(indexed)
+
+
+def test_users_on_a_suppression_list_are_in_no_index(export, tmp_path, capsys):
+    nearest = neighbours(export, "user-7", 1)[0][0]
+    (tmp_path / "list.txt").write_text(f"{nearest}\nuser-3\nnobody\n")
+    assert cli.main(["embeddings", "index", str(export), f"--suppress={tmp_path}/list.txt"]) == 0
+    assert "those on a list of 3 ids left out" in capsys.readouterr().out
+    # The control: exact search has no list.
+    assert neighbours(export, "user-7", 1)[0][0] == nearest
+    found = [name for name, _ in neighbours(export, "user-7", 297, index=True)]
+    everybody = {f"user-{n}" for n in range(300)}
+    assert set(found) == everybody - {"user-7", nearest, "user-3"}
+    with pytest.raises(DataError, match="'user-3' is not in the index"):
+        neighbours(export, "user-3", 1, index=True)
+    # Built again when somebody is erased, it takes nobody in.
+    assert erase(export, ["user-9"]).erased == ["user-9"]
+    again = open_index(export)
+    assert set(again.ids.to_pylist()) == everybody - {nearest, "user-3", "user-9"}
+    assert again.record["suppressed"]["ids"] == 3 and verify(export)
+    missing = ["embeddings", "index", str(export), f"--suppress={tmp_path}/none.txt"]
+    assert cli.main(missing) == 2 and "--suppress: " in capsys.readouterr().err
