@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
@@ -17,11 +18,13 @@ from clue_jax.config import (
     ExportWhat,
     ItemTableUse,
     MeshConfig,
+    epoch_seconds,
     to_json,
     validate_export,
 )
 from clue_jax.console import progress, say
 from clue_jax.data.id_list import suppression
+from clue_jax.data.retention import later, shortest, window_start
 from clue_jax.data.source import Dataset, open_dataset
 from clue_jax.embeddings.layout import ORDER, SHARDING
 from clue_jax.embeddings.writer import write_part
@@ -79,6 +82,7 @@ def export(config: ExportConfig, workdir: str, data: str, out: str) -> None:
     dataset = open_dataset(data, config.verify)
     run.check_data(dataset)
     _check_dataset(config, dataset)
+    config = _within_window(config, dataset)
     restored = load_params(
         run.workdir / "checkpoints",
         lambda: clue.init_run(run.config, run.vocab_size),
@@ -116,13 +120,16 @@ def _announce(
         + (f", {rows.suppressed:,} on the suppression list left out" if rows.suppressed else "")
         + (f", {rows.left_out:,} without a visible behaviour left out" if rows.left_out else "")
     )
+    if config.retention_days:
+        say(f"kept for {config.retention_days} days: nothing before {config.start} is read")
     if manifest["generic_guide"]:
         generic = ", ".join(manifest["generic_guide"])
         say(f"read through the generic guide, as the run knows no other for them: {generic}")
 
 
 def _check_dataset(config: ExportConfig, dataset: Dataset) -> None:
-    instead = {"cutoff": "hold_out_last", "start": "newest", "half_life_days": "newest"}
+    instead = {"cutoff": "hold_out_last"}
+    instead |= dict.fromkeys(("start", "half_life_days", "retention_days"), "newest")
     for name in instead:
         if getattr(config, name) and not dataset.has_times:
             raise ConfigError(
@@ -132,6 +139,20 @@ def _check_dataset(config: ExportConfig, dataset: Dataset) -> None:
         if split not in dataset.manifest["splits"]:
             there = ", ".join(dataset.manifest["splits"])
             raise ConfigError(f"config.splits: {dataset.path} has no {split!r}; it has {there}")
+
+
+def _within_window(config: ExportConfig, dataset: Dataset) -> ExportConfig:
+    """With a start before which nothing may be read any more, by whoever's retention window."""
+    days = shortest(config.retention_days, dataset.manifest)
+    if not days or config.what is ExportWhat.ITEMS:
+        return config
+    start = later(config.start, window_start(days))
+    if config.cutoff and epoch_seconds(config.cutoff) <= epoch_seconds(start):
+        raise ConfigError(
+            f"config.cutoff: {config.cutoff}, but of the {days} days that behaviour is kept the"
+            f" first is {start}: nothing is left to be seen before the cutoff"
+        )
+    return dataclasses.replace(config, start=start, retention_days=days)
 
 
 def _check_width(config: ExportConfig, run: TrainedRun) -> None:
@@ -184,6 +205,8 @@ def _manifest(
     }
     if suppressed is not None:  # without a list, exports are what they were before there were some
         manifest["suppressed"] = suppressed | {"users": rows.suppressed}
+    if config.retention_days:  # likewise
+        manifest["retention_days"] = config.retention_days
     export_id = files.sha256_text(files.canonical_json(manifest))
     # A dataset may lie elsewhere by the time that an export is resumed.
     manifest["dataset"] |= {"path": str(dataset.path)}

@@ -154,6 +154,7 @@ class PrepareConfig:
     suppress: str = ""  # file of ids of users, as the logs have them, whose rows are left out
     start: str = ""  # ISO date: rows of any source before it are left out and counted
     end: str = ""  # ISO date, such as that of a split in time: rows at or after it are left out
+    retention_days: int = 0  # rows older than so many days, today's included, are left out; 0: none
     max_bad_rows: int = 0  # rows that may be malformed before the stage stops
     replace_bad_text: bool = False  # mend and cut texts (U+FFFD) rather than reject their rows
     max_text_bytes: int = 10_000  # longer texts are rejected rows

@@ -87,10 +87,11 @@ def validate_prepare(config: PrepareConfig) -> None:
         "some have a timestamp and some have none; times of one user could not be compared",
     )
     require(
-        dated == {True} or not (config.start or config.end),
+        dated == {True} or not (config.start or config.end or config.retention_days),
         "start",
-        "start and end need sources with a timestamp",
+        "start, end and retention_days need sources with a timestamp",
     )
+    require(config.retention_days >= 0, "retention_days", f"{config.retention_days} is negative")
     _validate_split(config.split)
     _validate_limits(config)
     require(config.max_item_tokens >= 2, "max_item_tokens", "must hold the guide and one token")

@@ -44,6 +44,9 @@ class ExportConfig:
     # days into the past; 0: all behaviours, and all services, weigh alike.
     half_life_days: float = 0.0
     splits: tuple[str, ...] = ("train", "validation", "test")
+    retention_days: int = (
+        0  # older behaviours are left out; 0, or more than the dataset's: as it says
+    )
     suppress: str = ""  # file of ids of users, as the dataset has them, who get no embedding
     step: int = -1  # checkpoint; -1: newest, -2: best
     batch_users: int = 512
@@ -57,7 +60,7 @@ class ExportConfig:
     overwrite: bool = False
 
 
-LIMITS = ("hold_out_last", "newest")
+LIMITS = ("hold_out_last", "newest", "retention_days")
 DATED = ("start", "cutoff", "half_life_days")
 
 

@@ -9,6 +9,7 @@ reads and groups the logs again, and reuses every shard that was finished.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import os
 from collections.abc import Callable, Iterable
@@ -27,6 +28,7 @@ from clue_jax.data.guides import given_tokenizer, guide_services
 from clue_jax.data.id_list import suppression
 from clue_jax.data.manifest import SCHEMA_VERSION, fingerprint
 from clue_jax.data.privacy import Pseudonyms
+from clue_jax.data.retention import later, window_start
 from clue_jax.data.shards import Build
 from clue_jax.data.spill import scratch
 from clue_jax.data.tables import find_files
@@ -78,17 +80,27 @@ def prepare(config: PrepareConfig, out: str, engine: Engine | None = None) -> No
     pseudonyms = Pseudonyms.from_config(config.pseudonym)
     given, suppressed = _given_tokenizer(config), suppression(config.suppress)
     files.refuse_existing(out, overwrite=config.overwrite)
-    logs = _logs(config)
+    logs, windowed = _logs(config), _within_window(config)
+    retention = {"days": config.retention_days, "start": windowed.start}
     with files.staged_directory(out, overwrite=config.overwrite) as staged:
-        built = (engine or _build_here)(Job(config, logs, staged, given, pseudonyms, suppressed))
+        built = (engine or _build_here)(Job(windowed, logs, staged, given, pseudonyms, suppressed))
         manifest = built.contents | {
             "pseudonym_key_id": pseudonyms.key_id if pseudonyms else None,
             "suppressed": suppressed,
+            "retention": retention if config.retention_days else None,
             "config": to_json(config),
         }
         manifest["fingerprint"] = fingerprint(manifest)
         files.write_json(staged / "manifest.json", manifest)
     _tell(manifest, out, built.reused)
+
+
+def _within_window(config: PrepareConfig) -> PrepareConfig:
+    """With a start that leaves out what is older than the retention window."""
+    if not config.retention_days:
+        return config
+    start = later(config.start, window_start(config.retention_days))
+    return dataclasses.replace(config, start=start)
 
 
 def _given_tokenizer(config: PrepareConfig) -> Tokenizer | None:
