@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import fsspec
 from etils import epath
 
@@ -30,6 +32,25 @@ def listed(folder: epath.PathLike) -> list[epath.Path]:
     """What lies in a folder; in a bucket one that has been made is not there while it is empty."""
     folder = epath.Path(folder)
     return sorted(folder.iterdir()) if folder.exists() or not in_bucket(folder) else []
+
+
+def clear(folder: epath.Path) -> None:
+    """Removes everything in a folder."""
+    for path in listed(folder):
+        if path.is_dir():
+            path.rmtree()
+        else:
+            path.unlink()
+
+
+def files_under(folder: epath.Path, below: str = "") -> Iterator[str]:
+    """Paths of all files under a folder, relative to it, in order."""
+    for path in listed(folder):
+        name = f"{below}{path.name}"
+        if path.is_dir():
+            yield from files_under(path, f"{name}/")
+        else:
+            yield name
 
 
 def move_files(partial: epath.Path, final: epath.Path) -> None:

@@ -12,9 +12,10 @@ from etils import epath
 from scipy.linalg import orthogonal_procrustes
 
 from clue_jax import files
+from clue_jax.buckets import clear
 from clue_jax.config import StoredPrecision
 from clue_jax.embeddings.compare import Reference
-from clue_jax.embeddings.layout import clear, part_file
+from clue_jax.embeddings.layout import part_file
 from clue_jax.embeddings.reader import BESIDE, SEAL, verified_parts
 from clue_jax.embeddings.vectors import embedding_columns, matrix, vector_columns
 from clue_jax.embeddings.writer import Part, write_manifest, write_part

@@ -17,14 +17,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from etils import epath
 
-from clue_jax.buckets import listed
 from clue_jax.errors import DataError
 
 SUCCESS = "_SUCCESS"
@@ -71,22 +69,3 @@ def user_shards(user_ids: Iterable[str], count: int) -> np.ndarray:
 def item_shards(item_ids: np.ndarray, count: int) -> np.ndarray:
     """The part of each item, [N] int64, from identities of 64 bits, signed or not."""
     return (np.asarray(item_ids).view(np.uint64) % np.uint64(count)).astype(np.int64)
-
-
-def clear(folder: epath.Path) -> None:
-    """Removes everything in a folder."""
-    for path in listed(folder):
-        if path.is_dir():
-            path.rmtree()
-        else:
-            path.unlink()
-
-
-def files_under(folder: epath.Path, below: str = "") -> Iterator[str]:
-    """Paths of all files under a folder, relative to it, in order."""
-    for path in listed(folder):
-        name = f"{below}{path.name}"
-        if path.is_dir():
-            yield from files_under(path, f"{name}/")
-        else:
-            yield name

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from clue_jax import files
+from clue_jax.buckets import files_under
 from clue_jax.config import StoredPrecision
 from clue_jax.console import progress
-from clue_jax.embeddings.layout import files_under
 from clue_jax.embeddings.schema import KEYS, SCHEMA_VERSION, item_schema, user_schema
 from clue_jax.embeddings.vectors import matrix
 from clue_jax.errors import DataError

@@ -19,7 +19,8 @@ from typing import Any
 from etils import epath
 
 from clue_jax import files
-from clue_jax.embeddings.layout import CARD, SUCCESS, clear, files_of, files_under, part_file
+from clue_jax.buckets import clear, files_under
+from clue_jax.embeddings.layout import CARD, SUCCESS, files_of, part_file
 from clue_jax.embeddings.reader import MANIFEST, SEAL, read_manifest
 from clue_jax.embeddings.writer import Part, write_manifest
 from clue_jax.errors import DataError, StorageError

@@ -1,4 +1,4 @@
-"""Changes copies of an export and kills itself at the 1st, 2nd, 3rd ... file operation.
+"""Changes copies of an export or a dataset and kills itself at the 1st, 2nd ... file operation.
 
 Usage: killed_change.py EXPORT FOLDER [IDS], with ids to be erased separated by commas; without any
 the export is given an index. It leaves FOLDER/N/export for every N up to the first that was not
@@ -27,13 +27,25 @@ def kill_at(number, folder):
     sys.addaudithook(hook)
 
 
-def main(export, folder, ids=""):
-    import usearch.index  # noqa: F401, once and not in each process
+def change_of(export, ids):
+    """What is done to a copy; modules are loaded once and not in each process."""
+    if os.path.exists(os.path.join(export, "tokenizer.json")):
+        from clue_jax.data.erase import erase as erase_from_data
+
+        return lambda copy: erase_from_data(copy, ids.split(","))
+    import usearch.index  # noqa: F401
 
     from clue_jax.embeddings.erase import erase
     from clue_jax.embeddings.index import IndexSettings
     from clue_jax.embeddings.index_build import build_index
 
+    if ids:
+        return lambda copy: erase(copy, ids.split(","))
+    return lambda copy: build_index(copy, IndexSettings())
+
+
+def main(export, folder, ids=""):
+    change = change_of(export, ids)
     for number in range(1, 400):
         copy = os.path.join(folder, str(number), "export")
         shutil.copytree(export, copy)
@@ -41,7 +53,7 @@ def main(export, folder, ids=""):
         if not child:
             try:
                 kill_at(number, os.path.dirname(copy))
-                erase(copy, ids.split(",")) if ids else build_index(copy, IndexSettings())
+                change(copy)
                 os._exit(0)
             except BaseException:
                 traceback.print_exc()

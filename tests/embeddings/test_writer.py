@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clue_jax import files
-from clue_jax.embeddings.layout import files_under
+from clue_jax.buckets import files_under
 from clue_jax.embeddings.reader import read_table
 from clue_jax.embeddings.schema import item_table, user_table
 from clue_jax.embeddings.writer import write_manifest, write_part
