@@ -75,6 +75,16 @@ def _scale(config: ScaleConfig, data: str, workdir: str) -> None:
         _report(workdir)
 
 
+def _erase(
+    ids: str, data: list[str], embeddings: list[str], workdir: list[str], record: str
+) -> None:
+    from clue_jax.console import say
+    from clue_jax.erasure import Places, describe_erasure, erase_everywhere
+
+    found = erase_everywhere(ids, Places(data, embeddings, workdir), record)
+    say("\n".join(describe_erasure(found, record)))
+
+
 def _report(directory: str) -> None:
     from clue_jax.console import say
     from clue_jax.report.page import write_report
@@ -187,6 +197,25 @@ STAGES = {
             (_DATA, Flag("workdir", "folder of the study; several workers may share it")),
             ScaleConfig,
             example="scale --config=configs/scaling/cpu.py --data=data/prepared --workdir=runs/law",
+        ),
+        Stage(
+            "erase",
+            "remove users from datasets and exports; on record, with the models that saw them",
+            _erase,
+            (
+                Flag("ids", "file of user ids as the datasets have them, one a line"),
+                Flag("data", "prepared dataset; again for more", optional=True, many=True),
+                Flag(
+                    "embeddings",
+                    "folder of exported users; again for more",
+                    optional=True,
+                    many=True,
+                ),
+                Flag("workdir", "run that may have seen them; again", optional=True, many=True),
+                Flag("record", "file for the audit record (JSON)"),
+            ),
+            example="erase --ids=forget.txt --data=data/prepared --embeddings=runs/first/users"
+            " --workdir=runs/first --record=forgotten.json",
         ),
         Stage(
             "report",

@@ -105,6 +105,15 @@ class Checkpoints:
         scored = [c for c in self._orbax.checkpoints if c.metrics and self.metric in c.metrics]
         return max(scored, key=lambda c: c.metrics[self.metric]).step if scored else None
 
+    def version(self, step: int) -> str:
+        """The model version of a checkpoint, of which only what is said beside it is read.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        saved = self._load(step, {})["info"]["fingerprints"]["params"]
+        return Restored(step, {}, summary(saved)).model_version
+
     def save(
         self, step: int, parts: dict[str, Tree], metrics: dict[str, float] | None, notes: Any = None
     ) -> None:

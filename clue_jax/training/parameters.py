@@ -58,6 +58,24 @@ def restore_params(directory: epath.PathLike, abstract: Tree, step: int) -> Rest
     return restored
 
 
+def model_versions(directory: epath.PathLike) -> list[str]:
+    """Versions of the checkpoints that are there, oldest first, without reading any parameter.
+
+    Args:
+        directory: of the checkpoints; none there, none in it.
+
+    Raises:
+        CheckpointError: one of them cannot be read.
+    """
+    if not epath.Path(directory).exists():
+        return []
+    checkpoints = Checkpoints(directory)
+    try:
+        return [checkpoints.version(step) for step in checkpoints.steps()]
+    finally:
+        checkpoints.close()
+
+
 def _quarantine_unless_in_use(checkpoints: Checkpoints) -> None:
     """A reader may have no right to write here; a trainer at work moves them when it restarts."""
     with contextlib.suppress(ClueError), contextlib.ExitStack() as held:

@@ -8,8 +8,8 @@ from clue_jax.console import say
 from clue_jax.data.id_list import suppression
 from clue_jax.errors import CheckpointError
 from clue_jax.training.log import Log
+from clue_jax.training.trained import SUPPRESSED
 
-SUPPRESSED = "suppressed.jsonl"
 KEY = "config.sampling.suppress"
 
 

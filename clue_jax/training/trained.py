@@ -16,6 +16,8 @@ from clue_jax.errors import CheckpointError
 from clue_jax.files import read_json
 from clue_jax.model import clue
 
+SUPPRESSED = "suppressed.jsonl"  # suppression lists of a run, a line each
+
 
 @dataclass(frozen=True)
 class TrainedRun:

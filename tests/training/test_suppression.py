@@ -12,7 +12,8 @@ from clue_jax.data.source import open_dataset
 from clue_jax.data.suppressed import drawable, unlisted
 from clue_jax.errors import CheckpointError
 from clue_jax.parallel.mesh import single_device_mesh
-from clue_jax.training.suppression import SUPPRESSED, record_suppression
+from clue_jax.training.suppression import record_suppression
+from clue_jax.training.trained import SUPPRESSED
 from tests.samples import sample_users
 from tests.stages import run_stage, train_arguments
 
