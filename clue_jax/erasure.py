@@ -73,12 +73,11 @@ def erase_everywhere(ids_file: str, places: Places, record: str) -> dict[str, An
     hashes = {files.sha256_text(user) for user in ids}
     for path in places.workdirs:  # before anything is changed
         read_run(path)
-    # Exports first: they name the dataset they are of, and models of theirs may lack a run here.
-    exports = [_export(path, ids, hashes) for path in places.embeddings]
-    seen: dict[str, dict[str, set[str]]] = {}
-    datasets = [_dataset(path, ids, hashes, seen) for path in places.data]
+    datasets = [_dataset(path, ids) for path in places.data]
+    pasts = [past for path in places.data for past in _pasts(path)]
+    exports = [_export(path, ids, hashes, pasts) for path in places.embeddings]
     for path in places.workdirs:
-        _remove_caches(path, seen)
+        _remove_caches(path, {past.fingerprint for past in pasts})
     found = {
         "record_version": RECORD_VERSION,
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -86,7 +85,7 @@ def erase_everywhere(ids_file: str, places: Places, record: str) -> dict[str, An
         "ids_sha256": sorted(hashes),
         "datasets": datasets,
         "exports": exports,
-        "models": _models(places.workdirs, seen),
+        "models": _models(places.workdirs, pasts, hashes),
         "not_done": list(NOT_DONE),
     }
     files.write_json(record, found)
@@ -108,51 +107,78 @@ def describe_erasure(found: Mapping[str, Any], record: str) -> list[str]:
     return [*lines, f"record: {record}"]
 
 
-def _counts(erased: Collection[str], before: int, ids: Collection[str]) -> dict[str, int]:
-    unknown = len(ids) - len(erased) - before
-    return {"erased": len(erased), "erased_before": before, "unknown": unknown}
+@dataclass(frozen=True)
+class Past:
+    """A dataset as it once was: whom has it lost since?
+
+    Attributes:
+        fingerprint: what it had then.
+        now: and has now.
+        lost: split -> SHA-256 of ids.
+    """
+
+    fingerprint: str
+    now: str
+    lost: Mapping[str, frozenset[str]]
+
+    @property
+    def everyone(self) -> set[str]:
+        return {digest for digests in self.lost.values() for digest in digests}
 
 
-def _export(path: str, ids: Collection[str], hashes: set[str]) -> dict[str, Any]:
-    root = epath.Path(path)
-    manifest = open_export(root, "users")
-    erased = (line["erased_sha256"] for line in _lines(root / of_export.AUDIT))
-    before = hashes & {digest for digests in erased for digest in digests}
-    done = of_export.erase(root, ids)
-    say(f"{path}: {len(done.erased):,} users erased")
-    return {
-        "path": path,
-        "model_version": manifest["model_version"],
-        "dataset": manifest["dataset"]["fingerprint"],
-        **_counts(done.erased, len(before), ids),
-        "indexes": index_columns(manifest),
-    }
+def _pasts(path: str) -> list[Past]:
+    """All that a dataset ever was, by its record."""
+    now, lines = open_dataset(path).fingerprint, erasures(path)
+    found = []
+    for number, line in enumerate(lines):
+        lost: dict[str, frozenset[str]] = {}
+        for later in lines[number:]:
+            for split, digests in later["erased_sha256"].items():
+                lost[split] = lost.get(split, frozenset()) | frozenset(digests)
+        found.append(Past(line["fingerprint_before"], now, lost))
+    return found
 
 
-def _dataset(
-    path: str, ids: Collection[str], hashes: set[str], seen: dict[str, dict[str, set[str]]]
-) -> dict[str, Any]:
-    """Erases from a dataset; adds to `seen`, fingerprint -> split -> hashes, whom it ever had."""
+def _counts(done: Collection[str], unknown: Collection[str], ever: set[str]) -> dict[str, int]:
+    """How many were erased now, were before (`ever`: hashes on record), and were never there."""
+    before = sum(files.sha256_text(user) in ever for user in unknown)
+    return {"erased": len(done), "erased_before": before, "unknown": len(unknown) - before}
+
+
+def _dataset(path: str, ids: Collection[str]) -> dict[str, Any]:
     before = open_dataset(path).fingerprint
+    ever = {digest for past in _pasts(path) for digest in past.everyone}
     done = of_data.erase(path, ids)
     say(f"{path}: {len(done.users):,} users erased")
-    held: list[str] = []  # fingerprints so far: all of them had whoever is erased next
-    everyone: set[str] = set()
-    for line in erasures(path):
-        held.append(line["fingerprint_before"])
-        for split, digests in line["erased_sha256"].items():
-            mine = hashes & set(digests)
-            everyone |= mine
-            for fingerprint in held:
-                seen.setdefault(fingerprint, {}).setdefault(split, set()).update(mine)
     return {
         "path": path,
         "fingerprint_before": before,
         "fingerprint": open_dataset(path).fingerprint,
-        **_counts(done.users, len(everyone) - len(done.users), ids),
+        **_counts(done.users, done.unknown, ever),
         "splits": {split: len(found) for split, found in done.erased.items()},
         "items": done.items,
         "shards": len(done.shards),
+    }
+
+
+def _export(
+    path: str, ids: Collection[str], hashes: set[str], pasts: Sequence[Past]
+) -> dict[str, Any]:
+    root = epath.Path(path)
+    manifest, record = open_export(root, "users"), _lines(root / of_export.AUDIT)
+    of = manifest["dataset"]["fingerprint"]
+    # Without all whom its dataset has lost, it is an export of the dataset as it is now.
+    asked = {d for line in record for d in (*line["erased_sha256"], *line["unknown_sha256"])}
+    now = {p.now for p in pasts if p.fingerprint == of and p.everyone <= asked | hashes}
+    done = of_export.erase(root, ids, dataset=next(iter(now), ""))
+    say(f"{path}: {len(done.erased):,} users erased")
+    ever = {digest for line in record for digest in line["erased_sha256"]}
+    return {
+        "path": path,
+        "model_version": manifest["model_version"],
+        "dataset": of,
+        **_counts(done.erased, done.unknown, ever),
+        "indexes": index_columns(manifest),
     }
 
 
@@ -165,10 +191,10 @@ def _fingerprints(workdir: str) -> list[str]:
     return files.read_json(epath.Path(workdir) / "dataset.json")["fingerprint"].split("+")
 
 
-def _remove_caches(workdir: str, seen: Collection[str]) -> None:
+def _remove_caches(workdir: str, past: Collection[str]) -> None:
     """Columns of a dataset as it was, where a run keeps them apart from it (data/source.py)."""
     cache = read_run(workdir).config.data.cache
-    for fingerprint in set(_fingerprints(workdir)) & set(seen) if cache else ():
+    for fingerprint in set(_fingerprints(workdir)) & set(past) if cache else ():
         for folder in sorted(epath.Path(cache).glob(f"*-{fingerprint[:16]}")):
             with files.storage_errors(folder):
                 folder.rmtree()
@@ -176,10 +202,10 @@ def _remove_caches(workdir: str, seen: Collection[str]) -> None:
 
 
 def _models(
-    workdirs: Sequence[str], seen: Mapping[str, Mapping[str, set[str]]]
+    workdirs: Sequence[str], pasts: Sequence[Past], hashes: set[str]
 ) -> list[dict[str, Any]]:
     """What each run saw of the users, those that it began from included."""
-    found = {str(absolute(path)): _model(path, seen) for path in workdirs}
+    found = {str(absolute(path)): _model(path, pasts, hashes) for path in workdirs}
     origins = {name: read_run(name).config.init_from for name in found}
     for _ in found:  # a chain is no longer than there are runs
         for name, model in found.items():
@@ -189,14 +215,12 @@ def _models(
     return list(found.values())
 
 
-def _model(path: str, seen: Mapping[str, Mapping[str, set[str]]]) -> dict[str, Any]:
+def _model(path: str, pasts: Sequence[Past], hashes: set[str]) -> dict[str, Any]:
     run, saw, users = read_run(path), UNSEEN, set[str]()
+    mine = [past for past in pasts if past.fingerprint in _fingerprints(path)]
     for split, how in _SPLITS.items():
-        for fingerprint in _fingerprints(path):
-            mine = seen.get(fingerprint, {}).get(split, set())
-            if mine:
-                saw, users = saw if saw != UNSEEN else how, users | mine
-    lists = run.workdir / SUPPRESSED
+        met = {digest for past in mine for digest in past.lost.get(split, ()) if digest in hashes}
+        saw, users = how if met and saw == UNSEEN else saw, users | met
     return {
         "path": path,
         "saw": saw,
@@ -204,5 +228,5 @@ def _model(path: str, seen: Mapping[str, Mapping[str, set[str]]]) -> dict[str, A
         "datasets": _fingerprints(path),
         "versions": model_versions(run.workdir / "checkpoints"),
         # Of these lists only the hash is kept, so whether somebody was on one is not known here.
-        "suppression": _lines(lists),
+        "suppression": _lines(run.workdir / SUPPRESSED),
     }

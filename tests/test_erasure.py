@@ -84,6 +84,8 @@ def test_they_are_gone_from_all_and_the_record_says_what_saw_them(world, capsys)
     assert data["fingerprint_before"] == before != data["fingerprint"]
     assert data["splits"] == {"train": 1, "validation": 1, "test": 1}
     assert export["indexes"] == ["embedding"]
+    now = read_embeddings(world / "users").manifest["dataset"]["fingerprint"]
+    assert (export["dataset"], now) == (before, data["fingerprint"])
     saw = {model["path"]: model for model in record["models"]}
     run, heir, apart = (saw[str(world / name)] for name in ("run", "heir", "apart"))
     assert (run["saw"], run["users"], len(run["versions"])) == ("trained on", 2, 2)
@@ -113,8 +115,20 @@ def test_the_same_command_again_knows_who_was_erased_before(world):
     record = json.loads((world / "all.json").read_text())
     for place in (*record["datasets"], *record["exports"]):
         assert (place["erased"], place["erased_before"], place["unknown"]) == (0, 3, 1)
+    now = read_embeddings(world / "users").manifest["dataset"]["fingerprint"]
+    assert now == open_dataset(world / "data").fingerprint
     saw = {model["path"]: model["saw"] for model in record["models"]}
     assert list(saw.values()) == ["descends from", "trained on", "not seen"]
+
+
+def test_an_export_with_somebody_the_dataset_has_lost_stays_one_of_the_dataset_before(world):
+    one, *others = listed(world)
+    before = open_dataset(world / "data").fingerprint
+    (world / "forget.txt").write_text(one)
+    erase(world, f"--data={world / 'data'}")
+    (world / "forget.txt").write_text("\n".join(others))
+    erase(world, *everywhere(world)[:2], record="two.json")
+    assert read_embeddings(world / "users").manifest["dataset"]["fingerprint"] == before
 
 
 def test_a_run_that_was_chosen_by_somebody_alone_says_so(world):

@@ -34,7 +34,7 @@ class Erasure:
     parts: list[str]
 
 
-def erase(path: epath.PathLike, ids: Collection[str]) -> Erasure:
+def erase(path: epath.PathLike, ids: Collection[str], dataset: str = "") -> Erasure:
     """Removes users from an export of users, its manifest included.
 
     Each call adds a line to `erasures.jsonl`: time, SHA-256 of each id, parts that were rewritten.
@@ -42,6 +42,8 @@ def erase(path: epath.PathLike, ids: Collection[str]) -> Erasure:
     Args:
         path: the folder `export` wrote. An unfinished one beside it (`<path>.partial`) is removed.
         ids: users to remove; those the export does not have are counted, not refused.
+        dataset: fingerprint of the dataset it was made from, without the same users; empty: as it
+            was.
 
     Raises:
         ConfigError: the export has an index, and usearch is not installed.
@@ -55,6 +57,8 @@ def erase(path: epath.PathLike, ids: Collection[str]) -> Erasure:
         done, parts = _write_parts(new, set(ids))
         rest = {**new.manifest, "parts": parts, "rows": sum(part["rows"] for part in parts)}
         rest["users_erased"] = new.manifest.get("users_erased", 0) + len(done.erased)
+        if dataset:
+            rest["dataset"] = {**new.manifest["dataset"], "fingerprint": dataset}
         rest["export_id"] = _identity(new.manifest, done)
         files.write_text(new.folder / AUDIT, _audit(new.root, new.manifest, done))
         made = {AUDIT: files.sha256_file(new.folder / AUDIT)}
