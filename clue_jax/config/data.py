@@ -162,6 +162,7 @@ class PrepareConfig:
     drop_repeats: bool = False  # of equal user, service, time and text keep one; else count them
     max_behaviours: int = 0  # per user; users with more are dropped as robots; 0: no bound
     max_user_share: float = 1.0  # of all behaviours; users with a larger one are dropped as robots
+    min_item_users: int = 1  # users an item needs; behaviours on others' own texts are dropped
     min_service_behaviours: int = 1  # per user and service; shorter histories are dropped
     min_behaviours: int = 1  # per user, over all services; users with fewer are dropped
     max_history: int = 4_096  # behaviours kept per user and service, the newest

@@ -129,6 +129,7 @@ def _validate_limits(config: PrepareConfig) -> None:
     for name in (
         "max_item_tokens",
         "min_behaviours",
+        "min_item_users",
         "min_service_behaviours",
         "max_history",
         "users_per_shard",

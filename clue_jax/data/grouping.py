@@ -22,6 +22,7 @@ from etils import epath
 from clue_jax.config import PARENT_MEMORY_MB, PrepareConfig
 from clue_jax.console import progress, say
 from clue_jax.data.accounts import Tallies
+from clue_jax.data.audience import shared_rows
 from clue_jax.data.behaviour_rows import RowSource, read_rows
 from clue_jax.data.catalogue import Catalogue
 from clue_jax.data.events import Part, Reading, Unit, check_units, read_units, reading_of, units_of
@@ -29,7 +30,7 @@ from clue_jax.data.histories import Histories, group, people
 from clue_jax.data.intake import Intake, Taken
 from clue_jax.data.privacy import Pseudonyms
 from clue_jax.data.rejects import Rejects, publish_rejects
-from clue_jax.data.spill import Range, joined, ranges_of
+from clue_jax.data.spill import Range, Spilled, joined, ranges_of
 from clue_jax.data.user_store import Added, UserStore
 from clue_jax.data.workers import Advance, Workers
 from clue_jax.errors import DataError
@@ -182,10 +183,14 @@ def _users(
     rows = min(limit, max(_RANGE_ROWS, reading.behaviours // _MOST_FILES))
     if workers.processes > 1:  # some for each
         rows = min(rows, reading.behaviours // (_RANGES_EACH * workers.processes) + 1)
-    files = split_columns(config, units)
+    files, spans = split_columns(config, units), ranges_of(taken.rows.weights, rows)
+    source: RowSource = taken.rows
+    if config.min_item_users > 1:
+        source, left_out = shared_rows(source, spans, config.min_item_users, folder, workers)
+        tallies.dropped["behaviours on items below min_item_users"] = left_out
     tasks = [
-        (config, taken, reading, files, store, limit, *range_)
-        for range_ in enumerate(ranges_of(taken.rows.weights, rows))
+        (config, taken.users, source, reading, files, store, limit, *range_)
+        for range_ in enumerate(spans)
     ]
     with progress("prepare: behaviours grouped", reading.behaviours) as advance:
         for added, found in workers.map(group_range, tasks, advance):
@@ -198,7 +203,8 @@ def _users(
 
 def group_range(
     config: PrepareConfig,
-    taken: Taken,
+    users: Spilled,
+    rows: RowSource,
     reading: Reading,
     files: list[tuple[str, str]],
     store: UserStore,
@@ -208,8 +214,8 @@ def group_range(
     advance: Advance,
 ) -> tuple[Added, Tallies]:
     """A task of `Workers`: the histories of a range of users."""
-    said = taken.users.table(span)
-    histories, behaviours = histories_of(config, said, taken.rows, reading, files, limit, span)
+    said = users.table(span)
+    histories, behaviours = histories_of(config, said, rows, reading, files, limit, span)
     tallies = Tallies(reading.services)
     tallies.add(histories)
     advance(behaviours)

@@ -47,6 +47,11 @@ def bins(keys: np.ndarray) -> np.ndarray:
     return (keys >> _SHIFT).astype(np.int64)
 
 
+def first_key(bound: int) -> int:
+    """Least hash whose leading bits are `bound`."""
+    return min(bound, BINS - 1) << 48
+
+
 def ranges_of(weights: np.ndarray, limit: float) -> list[Range]:
     """Cuts all hashes into ranges of a weight up to `limit`, or of a single bin.
 

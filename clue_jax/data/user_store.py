@@ -17,7 +17,7 @@ import pyarrow as pa
 from clue_jax.data.histories import Histories
 from clue_jax.data.ragged import offsets_of, rows_at
 from clue_jax.data.records import Users
-from clue_jax.data.spill import BINS, Range, bins, write_table
+from clue_jax.data.spill import BINS, Range, bins, first_key, write_table
 from clue_jax.files import storage_errors
 
 CHUNK_USERS = 512  # in memory in full at a time, each at most `max_history` a service
@@ -68,7 +68,7 @@ class UserStore:
         found = []
         for number in range(len(self.split_counts)):
             every = np.load(self._path(number, "used.npy"), mmap_mode="r")
-            cuts = [_first_key(bound) for bound in span]
+            cuts = [first_key(bound) for bound in span]
             first, last = (
                 np.searchsorted(every[0], np.array(cuts[:1], np.uint64))[0],
                 every.shape[1],
@@ -174,11 +174,6 @@ def _parts(folder: Path, number: int, name: str) -> np.ndarray:
 
 def _path(folder: Path, number: int, name: str) -> Path:
     return folder / f"range-{number:05d}" / name
-
-
-def _first_key(bound: int) -> int:
-    """Least hash whose leading bits are `bound`."""
-    return min(bound, BINS - 1) << 48
 
 
 def users_table(histories: Histories, width: int) -> pa.Table:

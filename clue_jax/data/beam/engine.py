@@ -37,9 +37,15 @@ def prepare_on_beam(config: PrepareConfig, out: str, options: Sequence[str]) -> 
         options: of the pipeline, such as `--runner=FlinkRunner`, passed on unchanged.
 
     Raises:
-        ConfigError: Beam is not installed, or refuses an option; and as `prepare` does.
+        ConfigError: Beam is not installed, or refuses an option; a setting that needs one machine;
+            and as `prepare` does.
         LostPeerError: the runner did not finish the pipeline.
     """
+    if config.min_item_users > 1:
+        raise ConfigError(
+            f"config.min_item_users: {config.min_item_users}, but users of an item are counted by"
+            " prepare without --beam alone; leave rare texts out of the logs before, or run it so"
+        )
     prepare(config, out, functools.partial(_build, options=_parsed(options)))
 
 
