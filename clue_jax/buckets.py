@@ -7,6 +7,11 @@ from collections.abc import Iterator
 import fsspec
 from etils import epath
 
+# Others write there too, and what has been moved in place may have another size than was listed:
+# clients that went by an old list read files cut to what they had been.
+for _protocol in ("gs", "gcs", "s3", "s3a"):
+    fsspec.config.conf.setdefault(_protocol, {}).setdefault("use_listings_cache", False)
+
 SEALS = ("manifest.json", "_SUCCESS")  # written last, in this order: what they lie in is whole
 
 

@@ -1,8 +1,9 @@
-"""Datasets and exports on a real S3 server, by the client library that a user would install.
+"""Datasets and exports on servers of S3 and Cloud Storage, by the clients a user would install.
 
-Server and client are installed into a folder of their own, which only the processes here see.
+Servers and clients are installed into folders of their own, which only the processes here see.
 """
 
+import dataclasses
 import os
 import signal
 import socket
@@ -13,9 +14,66 @@ from pathlib import Path
 
 import pytest
 
+from clue_jax.data.source import open_dataset
+
 ROOT = Path(__file__).parents[1]
-INSTALLED = ("s3fs==2026.9.0", "moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5")
 PATIENCE = 60.0  # seconds until the server answers
+S3_SERVER = """
+import sys
+from moto.server import main
+
+main(["-H", "127.0.0.1", "-p", sys.argv[1]])
+"""
+# The emulator lacks one call that the client makes.
+GCS_SERVER = r"""
+import sys
+from gcp_storage_emulator import server
+from gcp_storage_emulator.handlers import objects
+
+def move(request, response, storage, *rest, **more):
+    request.params["dest_bucket_name"] = request.params["bucket_name"]
+    objects.copy(request, response, storage)
+    objects.delete(request, response, storage)
+
+FROM = r"^/storage/v1/b/(?P<bucket_name>[-.\w]+)/o/(?P<object_id>.+)"
+PATH = FROM + r"/moveTo/o/(?P<dest_object_id>.+)$"
+server.HANDLERS = ((PATH, {"POST": move}), *server.HANDLERS)
+server.create_server("127.0.0.1", int(sys.argv[1]), in_memory=True).run()
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """A server from the package registry, and how its client is told of it."""
+
+    scheme: str
+    client: str  # fsspec class
+    installed: tuple[str, ...]
+    server: str
+    environment: dict[str, str]  # with {port}
+
+
+STORES = (
+    Store(
+        "s3",
+        "s3fs.S3FileSystem",
+        ("s3fs==2026.9.0", "moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5"),
+        S3_SERVER,
+        {
+            "AWS_ENDPOINT_URL": "http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": "nobody",
+            "AWS_SECRET_ACCESS_KEY": "nothing",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        },
+    ),
+    Store(
+        "gs",
+        "gcsfs.GCSFileSystem",
+        ("gcsfs==2026.10.1", "gcp-storage-emulator==2026.7.19"),
+        GCS_SERVER,
+        {"STORAGE_EMULATOR_HOST": "http://127.0.0.1:{port}", "GOOGLE_CLOUD_PROJECT": "nothing"},
+    ),
+)
 
 # In one process, so that the libraries are loaded once.
 STAGES = """
@@ -23,7 +81,7 @@ import sys
 from clue_jax.cli import main
 from clue_jax.errors import StorageError
 
-bucket, logs, run = sys.argv[1:]
+bucket, logs, run, ids = sys.argv[1:]
 data, users = f"--data={bucket}/data", f"{bucket}/users"
 prepare = ["prepare", "--config=configs/data/synthetic.py:smoke", f"--config.source={logs}"]
 train = ["train", "--config=configs/pretrain.py:smoke", data, "--config.train.steps=5"]
@@ -33,47 +91,49 @@ for stage in (
     [*train, workdir],
     ["export", workdir, data, f"--out={users}"],
     ["embeddings", "verify", users],
+    ["erase", f"--ids={ids}", data, f"--embeddings={users}", f"--record={bucket}/record.json"],
+    ["embeddings", "verify", users],
 ):
     assert main(stage) == 0, stage
 # What is there is not written over, and a bucket that is not there is not made.
 assert main([*prepare, f"--out={bucket}/data"]) == refused
-assert main([*prepare, "--out=s3://no-such-bucket/data"]) == refused
+assert main([*prepare, f"--out={bucket[:5]}no-such-bucket/data"]) == refused
 """
 LISTING = """
-import s3fs
-store = s3fs.S3FileSystem()
+import {module}
+store = {client}()
 assert not store.exists("no-such-bucket")
 print("\\n".join(store.find("bucket")))
 """
 
 
+@pytest.fixture(scope="module", params=STORES, ids=lambda store: store.scheme)
+def store(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def libraries(tmp_path_factory):
+def libraries(store, tmp_path_factory):
     """A folder with the server and the client."""
-    folder = tmp_path_factory.mktemp("s3") / "libraries"
+    folder = tmp_path_factory.mktemp(store.scheme) / "libraries"
     command = [sys.executable, "-m", "pip", "install", "--quiet", f"--target={folder}"]
-    done = subprocess.run([*command, *INSTALLED], check=False, capture_output=True, text=True)
+    done = subprocess.run([*command, *store.installed], check=False, capture_output=True, text=True)
     if done.returncode != 0:
-        pytest.skip(f"the package registry gave no {', '.join(INSTALLED)}: {done.stderr[-300:]}")
+        wanted = ", ".join(store.installed)
+        pytest.skip(f"the package registry gave no {wanted}: {done.stderr[-300:]}")
     return folder
 
 
 @pytest.fixture(scope="module")
-def surroundings(libraries):
-    """Environment of processes that see an S3 server with one empty bucket."""
+def surroundings(store, libraries):
+    """Environment of processes that see a server with one empty bucket."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    found = dict(
-        os.environ,
-        PYTHONPATH=f"{libraries}{os.pathsep}{ROOT}",
-        AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}",
-        AWS_ACCESS_KEY_ID="nobody",
-        AWS_SECRET_ACCESS_KEY="nothing",
-        AWS_DEFAULT_REGION="us-east-1",
-    )
+    told = {name: value.format(port=port) for name, value in store.environment.items()}
+    found = {**os.environ, "PYTHONPATH": f"{libraries}{os.pathsep}{ROOT}", **told}
     server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        [sys.executable, "-c", store.server, str(port)],
         env=found,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -83,7 +143,8 @@ def surroundings(libraries):
         while not answers(port):
             assert time.monotonic() < until and server.poll() is None, "the server did not start"
             time.sleep(0.2)
-        ran("import s3fs; s3fs.S3FileSystem().mkdir('bucket')", found)
+        module = store.client.partition(".")[0]
+        ran(f"import {module}; {store.client}().mkdir('bucket')", found)
         yield found
     finally:
         server.send_signal(signal.SIGTERM)
@@ -108,12 +169,15 @@ def ran(code, environment, *arguments):
     return done.stdout
 
 
-def test_a_dataset_and_an_export_live_in_a_bucket(surroundings, smoke_data, tmp_path):
-    logs = smoke_data.parent / "logs"
-    ran(STAGES, surroundings, "s3://bucket", logs, tmp_path / "run")
-    names = ran(LISTING, surroundings).splitlines()
+def test_a_dataset_and_an_export_live_in_a_bucket(store, surroundings, smoke_data, tmp_path):
+    user = open_dataset(smoke_data).users("train").user_ids[5]
+    (tmp_path / "ids.txt").write_text(user)
+    logs, bucket = smoke_data.parent / "logs", f"{store.scheme}://bucket"
+    ran(STAGES, surroundings, bucket, logs, tmp_path / "run", tmp_path / "ids.txt")
+    module = store.client.partition(".")[0]
+    names = ran(LISTING.format(module=module, client=store.client), surroundings).splitlines()
     there = {name.removeprefix("bucket/data/") for name in names if name.startswith("bucket/data/")}
     here = {str(path.relative_to(smoke_data)) for path in smoke_data.rglob("*") if path.is_file()}
-    assert there == here
-    assert "bucket/users/manifest.json" in names
+    assert there == here | {"erasures.jsonl"}
+    assert {"bucket/users/manifest.json", "bucket/record.json"} <= set(names)
     assert not [name for name in names if ".partial" in name or name.endswith(".lock")]
