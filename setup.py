@@ -26,6 +26,12 @@ CORE = [
     "tensorflow-datasets>=4.9.10,<5",  # format of prepared datasets; TensorFlow is not needed
     "tokenizers>=0.21,<0.24",  # byte-level BPE
 ]
+DOCS = [
+    "furo>=2025.12",  # theme, light and dark, with all assets in it
+    "matplotlib>=3.10,<4",  # of the notebook
+    "myst-nb>=1.4,<2",  # Markdown and notebooks
+    "sphinx>=9.0,<9.1",
+]
 EXTRAS = {
     "gpu": ["jax[cuda13]>=0.10,<0.12"],  # NVIDIA GPUs
     "tpu": ["jax[tpu]>=0.10,<0.12"],  # Cloud TPU, and its compiler on a CPU machine
@@ -37,13 +43,14 @@ EXTRAS = {
     # Baselines of downstream tasks: boosted trees; matrix factorisation of implicit feedback.
     "probes": ["implicit>=0.7.3,<0.8", "scikit-learn>=1.9,<2"],
     "index": ["usearch>=2.26,<3"],  # nearest neighbours over an export
+    "docs": DOCS,  # the site of docs/
     "test": [
+        *DOCS,  # tests build the site
         "duckdb>=2,<3",  # it, pandas and polars read what `export` writes
         "flatbuffers>=25,<26",
         "hypothesis>=6.170,<7",
         "implicit>=0.7.3,<0.8",
         "kubernetes-validate>=1.36,<2",  # schemas of what `launch` asks Kubernetes for
-        "matplotlib>=3.10,<4",
         "mypy>=2.4,<3",
         "pandas>=3.1,<4",
         "polars>=2.1,<3",

@@ -23,6 +23,8 @@ EXIT_CODES = (
     " 6 non-finite or diverged, 7 hang or lost peer, 8 locked by another process, 75 preempted and"
     " saved (run the same command again), 130 interrupted"
 )
+_NOTE = re.compile(r"    # (.+)")
+_FIELD = re.compile(r"    (\w+)(?::| =)[^#]*?(?:  # (.+))?")
 
 
 def overview(program: str, stages: Iterable[Stage], group: str = "") -> str:
@@ -46,17 +48,7 @@ def overview(program: str, stages: Iterable[Stage], group: str = "") -> str:
 
 def stage_help(program: str, stage: Stage, config: Any | None) -> str:
     """Help for one stage: usage, flags, config keys with type and value, an example."""
-    usage = [program, stage.name]
-    if stage.config:
-        shown = "--config=FILE.py[:variant]"
-        usage.append(f"[{shown}]" if stage.default_config else shown)
-    for flag in stage.flags:
-        shown = f"--{flag.name}" if flag.kind is bool else f"--{flag.name}=..."
-        spared = flag.default or flag.optional or flag.kind is bool
-        usage.append(f"[{shown}]" if spared else shown)
-        usage += [f"[{shown} ...]"] * flag.many
-    usage += [name.upper() for name in stage.positional]
-    lines = [*_wrapped("usage: " + " ".join(usage), " " * 7), "", stage.summary]
+    lines = [*_wrapped(f"usage: {usage(program, stage)}", " " * 7), "", stage.summary]
     if stage.flags:
         lines += ["", "flags"]
     for flag in stage.flags:
@@ -69,13 +61,27 @@ def stage_help(program: str, stage: Stage, config: Any | None) -> str:
     return "\n".join([*lines, "", "example", *_command(f"{program} {stage.example}")])
 
 
+def usage(program: str, stage: Stage) -> str:
+    """A line with everything that a stage takes, in brackets what may be left out."""
+    words = [program, stage.name]
+    if stage.config:
+        word = "--config=FILE.py[:variant]"
+        words.append(f"[{word}]" if stage.default_config else word)
+    for flag in stage.flags:
+        word = f"--{flag.name}" if flag.kind is bool else f"--{flag.name}=..."
+        spared = flag.default or flag.optional or flag.kind is bool
+        words.append(f"[{word}]" if spared else word)
+        words += [f"[{word} ...]"] * flag.many
+    return " ".join([*words, *(name.upper() for name in stage.positional)])
+
+
 def config_keys(config: Any, prefix: str = "") -> Iterator[tuple[str, str, Any, str]]:
     """Key, type, value and comment of every leaf of a config dataclass, in order.
 
     What the config of another stage has inside it is said there.
     """
     hints = typing.get_type_hints(type(config))
-    comments = _comments(type(config))
+    notes = comments(type(config))
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if type(value) in ELSEWHERE:
@@ -85,11 +91,11 @@ def config_keys(config: Any, prefix: str = "") -> Iterator[tuple[str, str, Any, 
             yield from config_keys(value, f"{prefix}{field.name}.")
         else:
             kind = _type_name(hints[field.name])
-            yield f"{prefix}{field.name}", kind, value, comments.get(field.name, "")
+            yield f"{prefix}{field.name}", kind, value, notes.get(field.name, "")
 
 
 def _key_lines(config: Any) -> list[str]:
-    rows = [(key, kind, _shown(value), note) for key, kind, value, note in config_keys(config)]
+    rows = [(key, kind, shown(value), note) for key, kind, value, note in config_keys(config)]
     widths = [min(max(len(row[i]) for row in rows), limit) for i, limit in enumerate((34, 24, 16))]
     lines = []
     for row in rows:
@@ -107,7 +113,8 @@ def _type_name(hint: Any) -> str:
     return getattr(hint, "__name__", str(hint))
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value of a config as `--config.KEY=` takes it; of a list of dataclasses their number."""
     if isinstance(value, enum.Enum):
         return value.name.lower()
     if isinstance(value, bool):
@@ -119,14 +126,32 @@ def _shown(value: Any) -> str:
     return "''" if value == "" else str(value)
 
 
-def _comments(kind: type) -> dict[str, str]:
-    """The comment behind each field: the config says there, once, what a key means."""
+def comments(kind: type) -> dict[str, str]:
+    """What a dataclass or enumeration says of each field or member, which it says there alone.
+
+    It is the comment behind it, which goes on below where it ends with a colon, or the lines above
+    a field that has none behind it.
+    """
     try:
-        source = inspect.getsource(kind)
+        lines = inspect.getsource(kind).splitlines()
     except (OSError, TypeError):
         return {}
-    pattern = re.compile(r"^    (\w+):[^#\n]*?  # (.+)$", re.MULTILINE)
-    return dict(pattern.findall(source))
+    found: dict[str, str] = {}
+    name, above = "", ""
+    for line in lines:
+        if note := _NOTE.fullmatch(line):
+            if not above and found.get(name, "").endswith(":"):
+                found[name] += f" {note[1]}"
+            else:
+                above = f"{above} {note[1]}".lstrip()
+        elif field := _FIELD.fullmatch(line):
+            name, behind = field[1], field[2]
+            if behind or above:
+                found[name] = behind or above
+            above = ""
+        else:
+            name, above = "", ""
+    return found
 
 
 def _command(line: str) -> list[str]:
