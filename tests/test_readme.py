@@ -1,4 +1,4 @@
-"""Commands that are printed somewhere exist as printed: README, config headers, --help."""
+"""Commands that are printed somewhere exist as printed: README, docs, config headers, --help."""
 
 import ast
 import csv
@@ -15,7 +15,8 @@ from clue_jax import cli
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 SETUP = [line for line in README.splitlines() if line.startswith("python3 -m venv ")]
-PYTHON = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+OWN_LOGS = (ROOT / "docs" / "own-logs.md").read_text()
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(
     r"^\s*(?:\$ )?(?:python -m clue_jax|clue-jax|python -m launch .* --) ((?:.*\\\n)*.*)$",
     re.MULTILINE,
@@ -82,24 +83,27 @@ def test_there_are_exactly_two_set_up_commands():
     assert README.count("pip install") == 2
 
 
-def test_files_the_readme_names_exist():
-    named = re.findall(r"`((?:configs|tests|clue_jax|docs|\.ci)/[\w./]+)`", README)
-    assert len(named) >= 3
+def test_files_that_are_named_exist():
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    pattern = re.compile(r"`((?:configs|tests|clue_jax|docs|\.ci)/[\w./]+)`")
+    named = {name for page in pages for name in pattern.findall(page.read_text())}
+    assert {".ci/run", "configs/evaluate/tasks.py", "tests/consumers/spark.py"} <= named
     assert [name for name in named if not (ROOT / name).exists()] == []
     layout = re.findall(r"^((?:clue_jax|configs|docs|tests)/\S*)", README, re.MULTILINE)
     assert len(layout) > 8
     assert [name for name in layout if not (ROOT / name).exists()] == []
 
 
-def test_the_exit_codes_in_the_readme_are_all_of_them():
-    table = set(map(int, re.findall(r"\| (\d+) \|", README)))
+def test_the_exit_codes_in_the_docs_are_all_of_them():
+    page = (ROOT / "docs" / "cli.md").read_text()
+    table = set(map(int, re.findall(r"\| (\d+) \|", page)))
     assert table == set(map(int, re.findall(r"(?:^|, )(\d+) ", cli.cli_help.EXIT_CODES)))
 
 
-def test_the_config_in_the_readme_prepares_such_logs(tmp_path, monkeypatch):
+def test_the_config_in_the_docs_prepares_such_logs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "logs").mkdir()
-    source, _ = PYTHON
+    (source,) = PYTHON.findall(OWN_LOGS)
     (tmp_path / "logs.py").write_text(source)
     with open("logs/orders-1.csv", "w", newline="") as stream:
         table = csv.writer(stream)
@@ -109,7 +113,8 @@ def test_the_config_in_the_readme_prepares_such_logs(tmp_path, monkeypatch):
         for i in range(40):
             row = {"account": f"c{i}", "time": 1_704_067_200 + i, "query": f"q{i}"}
             stream.write(json.dumps(row) + "\n")
-    assert "`clue-jax prepare --config=logs.py --out=data/mine`" in README
+    for page in (README, OWN_LOGS):
+        assert "`clue-jax prepare --config=logs.py --out=data/mine`" in page
     assert cli.main(["prepare", "--config=logs.py", "--out=data/mine"]) == 0
     manifest = json.loads((tmp_path / "data/mine/manifest.json").read_text())
     assert manifest["services"] == ["shop", "search"]
@@ -117,7 +122,7 @@ def test_the_config_in_the_readme_prepares_such_logs(tmp_path, monkeypatch):
 
 
 def test_the_lines_of_python_in_the_readme_encode_a_user(smoke_run):
-    _, source = PYTHON
+    (source,) = PYTHON.findall(README)
     assert '"runs/first"' in source
     found = {}
     code = compile(source.replace("runs/first", str(smoke_run)), "README.md", "exec")

@@ -1,4 +1,4 @@
-"""docs/launch.md shows what the launcher prints, and commands that it takes."""
+"""Pages show what the launcher prints, and commands that it takes."""
 
 import re
 import shlex
@@ -17,8 +17,10 @@ SHOWN = re.findall(r"^```console\n\$ (.*)\n((?:.*\n)*?)```$", DOCS, re.MULTILINE
 COMMANDS = sorted(
     {
         line
-        for text in (DOCS, (ROOT / "README.md").read_text())
-        for line in re.findall(r"^\s*(?:\$ )?(python -m launch (?!local).*)$", text, re.MULTILINE)
+        for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+        for line in re.findall(
+            r"^\s*(?:\$ )?(python -m launch (?!local).*)$", page.read_text(), re.MULTILINE
+        )
     }
 )
 JOBS = sorted((ROOT / "launch" / "jobs").glob("*.json"))
