@@ -56,6 +56,19 @@ class UserEncoder:
         tokenizer: of its texts, with the guides of the services it was trained on.
         services: those it has a guide for; others are encoded with the generic one.
         model_version: as in the manifests of exports from the same checkpoint.
+
+    Examples:
+        >>> from clue_jax import UserEncoder
+        >>> encoder = UserEncoder.from_pretrained("runs/first")
+        >>> encoder.services
+        ('news', 'search', 'shop')
+        >>> runner = {"search": ["running shoes"], "shop": ["trail shoe 42", "wool socks"]}
+        >>> z_NE = encoder.encode([runner, {"news": ["marathon in the rain"]}])
+        >>> z_NE.shape == (2, encoder.config.embedding_width)
+        True
+        >>> encoder.encode([{"search": []}])
+        Traceback (most recent call last):
+        clue_jax.errors.DataError: user 0: no behaviour in any service, so nothing to encode
     """
 
     def __init__(

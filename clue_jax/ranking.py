@@ -37,6 +37,11 @@ def ranks_of(scores_QC: np.ndarray, target_Q: np.ndarray) -> np.ndarray:
     Raises:
         NonFiniteError: names the first row with a NaN or infinity.
         DataError: shapes or target indices that do not fit.
+
+    Examples:
+        >>> scores_QC = np.array([[0.9, 0.1, 0.5], [0.3, 0.3, 0.3]])
+        >>> ranks_of(scores_QC, np.array([2, 0]))  # second; in the middle of three that tie
+        array([2., 2.])
     """
     scores_QC, target_Q = np.asarray(scores_QC), np.asarray(target_Q)
     if scores_QC.ndim != 2 or target_Q.shape != scores_QC.shape[:1]:
@@ -62,6 +67,15 @@ def matching_ranks(
         NonFiniteError: names the first query or candidate row with a NaN or infinity.
         DataError: the two shapes differ.
         ConfigError: `tile` is below 1.
+
+    Examples:
+        >>> queries_NE = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+        >>> candidates_NE = np.array([[0.8, 0.6], [0.6, 0.8], [1.0, 0.0]])
+        >>> ranks_Q = matching_ranks(queries_NE, candidates_NE)
+        >>> ranks_Q
+        array([2., 1., 3.])
+        >>> f"{recall_at(ranks_Q, 1):.3f} {mrr(ranks_Q):.3f} {ndcg_at(ranks_Q, 2):.3f}"
+        '0.333 0.611 0.544'
     """
     if queries_NE.shape != candidates_NE.shape or queries_NE.ndim != 2:
         raise DataError(

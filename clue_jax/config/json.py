@@ -33,6 +33,14 @@ def from_json(kind: type[C], values: dict[str, Any], where: str = "config") -> C
 
     Raises:
         ConfigError: an unknown key or a value of the wrong type, with its path.
+
+    Examples:
+        >>> from clue_jax.config import ExportConfig
+        >>> from_json(ExportConfig, {"newest": 4, "precision": "int8"}).precision
+        <StoredPrecision.INT8: 'int8'>
+        >>> from_json(ExportConfig, {"newset": 4})
+        Traceback (most recent call last):
+        clue_jax.errors.ConfigError: config.newset: no such key; known here: what, cutoff, ...
     """
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(values) - set(hints))

@@ -69,6 +69,10 @@ def epoch_seconds(time: str) -> int:
 
     Raises:
         ValueError: it is neither.
+
+    Examples:
+        >>> epoch_seconds("2024-06-01"), epoch_seconds("2024-06-01T02:00:00+02:00")
+        (1717200000, 1717200000)
     """
     moment = datetime.datetime.fromisoformat(time)
     if moment.tzinfo is None:

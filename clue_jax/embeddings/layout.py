@@ -61,7 +61,12 @@ def files_of(*parts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def user_shards(user_ids: Iterable[str], count: int) -> np.ndarray:
-    """The part of each user, [N] int64."""
+    """The part of each user, [N] int64.
+
+    Examples:
+        >>> user_shards(["u42", "u43", "u44"], count=8)
+        array([1, 2, 2])
+    """
     digests = [hashlib.sha256(user_id.encode("utf-8")).digest()[:8] for user_id in user_ids]
     return (np.frombuffer(b"".join(digests), ">u8") % np.uint64(count)).astype(np.int64)
 

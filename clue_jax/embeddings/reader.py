@@ -67,6 +67,18 @@ def read_embeddings(path: epath.PathLike, splits: Sequence[str] | None = None) -
 
     Raises:
         DataError: see `read_table`; or a split that was not exported.
+
+    Examples:
+        >>> from clue_jax.embeddings.reader import read_embeddings
+        >>> users = read_embeddings("runs/first/users", splits=["test"])
+        >>> users.services
+        ('search', 'shop', 'news')
+        >>> users.embedding_NE.shape == (len(users), users.manifest["embedding_width"])
+        True
+        >>> set(users.splits)
+        {'test'}
+        >>> bool(users.by_service["shop"][~users.present["shop"]].any())  # zeros, where none is
+        False
     """
     manifest = read_manifest(path)
     _refuse_other(epath.Path(path), manifest, "users")

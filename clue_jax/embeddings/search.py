@@ -44,6 +44,16 @@ def neighbours(
         ConfigError: the export has no such service, or usearch is not installed.
         DataError: no such user, one without a vector of the service, no index, or the export is
             damaged.
+
+    Examples:
+        >>> (nearest, cosine), *others = neighbours("runs/first/users", "u000000042", k=3)
+        >>> len(others)
+        2
+        >>> cosine >= others[0][1] >= others[1][1]
+        True
+        >>> neighbours("runs/first/users", "nobody", k=3)
+        Traceback (most recent call last):
+        clue_jax.errors.DataError: runs/first/users: no user 'nobody' among its ...
     """
     users = _searched(path, service, index)
     query_NE = users.vectors([user])

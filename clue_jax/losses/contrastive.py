@@ -80,7 +80,14 @@ def dense_pair_loss(
     bias: jax.Array | float = 0.0,
     keys_KB: jax.Array | None = None,
 ) -> PairLoss:
-    """The definition, with all logits at once: the reference that tests compare with."""
+    """The definition, with all logits at once: the reference that tests compare with.
+
+    Examples:
+        >>> x_BE = jnp.eye(4)  # each user's two views are the same, and nothing like the others'
+        >>> found = dense_pair_loss(x_BE, x_BE, jnp.ones(4, bool), jnp.float32(10.0))
+        >>> f"{found.loss / found.users:.6f}"  # log(1 + 3 exp(-10))
+        '0.000136'
+    """
     logits_BB = scale * jnp.einsum("BE,CE->BC", x_BE, y_BE) + bias
     same_BB = jnp.eye(len(x_BE), dtype=bool)
     negative_BB = valid_B[:, None] & valid_B[None, :] & ~same_BB
@@ -147,6 +154,15 @@ def mean_pair_loss(
         mesh: over whose axes `sharding.axis` users are sharded.
         sharding: how it is computed.
         form: of the loss.
+
+    Examples:
+        >>> from clue_jax.config import MeshConfig
+        >>> from clue_jax.parallel.mesh import make_mesh
+        >>> mesh = make_mesh(MeshConfig())  # all devices there are
+        >>> loss = mean_pair_loss(mesh, Sharding(axis=("data", "fsdp"), tile=2))
+        >>> x_BE = jnp.eye(8)
+        >>> f"{jax.jit(loss)(x_BE, x_BE, 10.0, 0.0):.6f}"  # log(1 + 7 exp(-10))
+        '0.000318'
     """
 
     def device(x_bE: jax.Array, y_bE: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
