@@ -38,6 +38,7 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 default_role = "code"  # docstrings write names in single backticks
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 
 nb_execution_mode = "force"
 nb_execution_in_temp = True

@@ -1,15 +1,13 @@
 """The site of docs/ builds without a warning, shows what the program has, and needs no network."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from clue_jax import cli, cli_help
+from tests.sphinx_build import build
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -19,20 +17,6 @@ FETCHED = re.compile(
     r"|<link\b[^>]*\bhref=\"(?:https?:)?//[^\"]+"
     r"|url\([\"']?(?:https?:)?//[^)]+|@import[^;]+"
 )
-
-
-def build(source, out, *options):
-    """Runs Sphinx with warnings as errors; gives the finished process."""
-    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
-    return subprocess.run(
-        [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-n", *options, source, out],
-        cwd=ROOT,
-        env={**os.environ, **nowhere, "XLA_FLAGS": ""},  # one device, as a reader has it
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=500,
-    )
 
 
 @pytest.fixture(scope="module")

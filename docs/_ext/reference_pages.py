@@ -76,7 +76,7 @@ class ConfigKeys(MarkdownDirective):
         stage = self.stage()
         if stage.config is None:
             raise self.error(f"{stage.name} has no config")
-        return "\n\n".join(sections(stage.config(), stage.name))
+        return "\n\n".join(sections(stage.config()))
 
 
 class ConfigFiles(MarkdownDirective):
@@ -92,18 +92,18 @@ class ConfigFiles(MarkdownDirective):
         return "\n\n".join(parts)
 
 
-def sections(defaults: Any, stage: str) -> Iterator[str]:
+def sections(defaults: Any) -> Iterator[str]:
     """A table of the keys of each group, and what enumerations and elements of lists mean."""
-    kinds = {"": type(defaults)}
+    groups: dict[str, list[tuple[str, str, Any, str]]] = {"": []}
+    for key, *rest in cli_help.config_keys(defaults):
+        prefix, _, name = key.rpartition(".")
+        groups.setdefault(prefix, []).append((name, *rest))
     listed: list[tuple[str, type]] = []
-    for prefix, rows in itertools.groupby(
-        cli_help.config_keys(defaults), lambda row: row[0].rpartition(".")[0]
-    ):
-        kinds[prefix] = kind = _class_at(type(defaults), prefix)
+    for prefix, rows in groups.items():
+        kind = _class_at(type(defaults), prefix)
         yield _heading(prefix, kind)
-        rows = list(rows)
-        yield keys_table([(key.rpartition(".")[2], *rest) for key, *rest in rows])
-        yield from _choices(kind, [key.rpartition(".")[2] for key, *_ in rows])
+        yield keys_table(rows)
+        yield from _choices(kind, [name for name, *_ in rows])
         listed += [(f"{prefix}.{name}".strip("."), inner) for name, inner in _elements(kind)]
     for key, kind in listed:
         yield from _element_section(key, kind)
@@ -163,7 +163,14 @@ def keys_table(rows: list[tuple[str, str, Any, str]]) -> str:
     lines = []
     for key, kind, value, note in rows:
         default = "must be given" if value is None else f"`{cli_help.shown(value)}`"
-        lines.append((f"`{key}`", cell(kind), default if kind else "", cell(note)))
+        lines.append(
+            (
+                f"`{key}`",
+                cell(kind.replace(", ...", " ...").replace("|", " | ")),
+                default if kind else "",
+                cell(note),
+            )
+        )
     return table(("key", "type", "default", ""), lines)
 
 

@@ -1,0 +1,86 @@
+"""The release check says what is wrong, and its exit code that something is."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests import release_check
+from tests.release_check import CheckFailedError, check_links, check_versions, run_checks
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A checkout of the files that are looked at."""
+    for file in ("clue_jax/__init__.py", "CHANGELOG.md", "CITATION.cff"):
+        path = tmp_path / file
+        path.parent.mkdir(exist_ok=True)
+        path.write_text((ROOT / file).read_text())
+    return tmp_path
+
+
+def test_versions_of_this_checkout_agree():
+    assert check_versions() == release_check.check_versions(ROOT)
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        ("clue_jax/__init__.py", "__version__ = ", '__version__ = "9.9"\n_old = '),
+        ("CHANGELOG.md", "# Changelog\n", "# Changelog\n\n## 9.9\n"),
+        ("CITATION.cff", "\nversion: ", "\nversion: 9.9\nolder: "),
+        ("CITATION.cff", "\nversion: ", "\nversions: "),
+    ],
+)
+def test_a_version_that_differs_is_found(checkout, file, before, after):
+    assert check_versions(checkout) == check_versions()
+    path = checkout / file
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after, 1))
+    with pytest.raises(CheckFailedError, match=rf"{file} has (9\.9|none)"):
+        check_versions(checkout)
+
+
+def test_a_broken_link_fails_the_check(checkout):
+    assert "lead somewhere" in check_links(checkout)
+    (checkout / "docs").mkdir()
+    (checkout / "docs/page.md").write_text("[nowhere](none.md)")
+    with pytest.raises(CheckFailedError, match=r"docs/page.md: none.md: no such file"):
+        check_links(checkout)
+
+
+def test_checks_go_on_after_one_that_failed(capsys):
+    def fails(error):
+        def check():
+            raise error
+
+        return check
+
+    failed = run_checks(
+        {
+            "first": lambda: "fine",
+            "second": fails(CheckFailedError("why")),
+            "third": fails(FileNotFoundError(2, "No such file", "x")),
+            "fourth": fails(subprocess.TimeoutExpired("sphinx", 500)),
+            "last": lambda: "fine",
+        }
+    )
+    assert failed == ["second", "third", "fourth"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["ok    first: fine", "FAIL  second: why"]
+    assert lines[-1] == "ok    last: fine"
+
+
+def test_what_it_exits_with(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("sys.argv", ["release_check.py", "--only=versions"])
+    assert release_check.main() == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "ready to be released"
+
+    def broken():
+        raise CheckFailedError("page.md: none.md: no such file")
+
+    monkeypatch.setattr(release_check, "check_versions", broken)
+    assert release_check.main() == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "failed: versions"
