@@ -133,7 +133,7 @@ def comments(kind: type) -> dict[str, str]:
     a field that has none behind it.
     """
     try:
-        lines = inspect.getsource(kind).splitlines()
+        lines = textwrap.dedent(inspect.getsource(kind)).splitlines()
     except (OSError, TypeError):
         return {}
     found: dict[str, str] = {}

@@ -96,11 +96,14 @@ def check_web_links(root: Path = ROOT) -> str:
 
 
 def _unanswered(address: str) -> str:
+    """Why an address is not there; empty: it is, or it is and lets no program in."""
     request = urllib.request.Request(address, headers={"User-Agent": "Mozilla/5.0"})
     try:
         with urllib.request.urlopen(request, timeout=30):
             return ""
-    except (urllib.error.URLError, OSError) as error:
+    except urllib.error.HTTPError as error:
+        return "" if error.code in (401, 403, 429) else str(error)
+    except OSError as error:
         return str(error)
 
 

@@ -379,3 +379,31 @@ def test_a_broken_pipe_elsewhere_is_an_error(monkeypatch, capsys):
     _raises(monkeypatch, BrokenPipeError("a worker is gone"))
     assert cli.main(["report", "d"]) == 1
     assert "BrokenPipeError: a worker is gone" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_help_says_what_stands_beside_a_key_or_above_it():
+    @dataclasses.dataclass
+    class Config:
+        """Some keys.
+
+        Their comments differ.
+        """
+
+        behind: int = 1  # said behind it
+        # Not of the next one alone.
+        both: int = 2  # its own
+        # Two lines
+        # above it.
+        above: int = 3
+        none: int = 4
+        longer: int = 5  # goes on:
+        # below
+        last: int = 6
+
+    found = cli.cli_help.comments(Config)
+    assert found == {
+        "behind": "said behind it",
+        "both": "its own",
+        "above": "Two lines above it.",
+        "longer": "goes on: below",
+    }

@@ -1,12 +1,20 @@
 """The release check says what is wrong, and its exit code that something is."""
 
+import http.server
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
 from tests import release_check
-from tests.release_check import CheckFailedError, check_links, check_versions, run_checks
+from tests.release_check import (
+    CheckFailedError,
+    check_links,
+    check_versions,
+    check_web_links,
+    run_checks,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,6 +57,40 @@ def test_a_broken_link_fails_the_check(checkout):
     (checkout / "docs/page.md").write_text("[nowhere](none.md)")
     with pytest.raises(CheckFailedError, match=r"docs/page.md: none.md: no such file"):
         check_links(checkout)
+
+
+@pytest.fixture
+def web():
+    """Address of a server that answers a path `/CODE` with that status."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(int(self.path[1:]))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_dead_web_link_fails_the_check(checkout, web, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    page = checkout / "README.md"
+    page.write_text(f"[a]({web}/200) [b]({web}/403)")
+    assert check_web_links(checkout) == "2 addresses answer"
+    page.write_text(f"[a]({web}/200) [b]({web}/404#x)")
+    with pytest.raises(CheckFailedError, match=r"/404: HTTP Error 404"):
+        check_web_links(checkout)
+    page.write_text("[a](http://127.0.0.1:9/)")
+    with pytest.raises(CheckFailedError, match="refused"):
+        check_web_links(checkout)
 
 
 def test_checks_go_on_after_one_that_failed(capsys):
