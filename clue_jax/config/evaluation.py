@@ -71,6 +71,16 @@ class TaskConfig:
 
 
 @dataclass
+class GroupConfig:
+    """A Parquet table that says which group each user is in, such as an age band or a region."""
+
+    name: str = ""
+    labels: str = ""  # file, folder or glob in `downstream.labels`
+    user_id: str = "user_id"  # column
+    label: str = "group"  # column
+
+
+@dataclass
 class DownstreamConfig:
     """Downstream tasks: heads on frozen embeddings beside baselines, on users in folds.
 
@@ -109,6 +119,7 @@ class DownstreamConfig:
     max_unknown_users: int = 0  # labels of users that neither export nor dataset has
     # Users by visible behaviours, reported on their own: at most the first number, and so on.
     histories: tuple[int, ...] = (5, 20, 60)
+    groups: tuple[GroupConfig, ...] = ()  # by what a table says, likewise, and how far they differ
     exploration: float = 0.1  # share of the policies of CLICKS that is dealt evenly
     bootstrap: int = 1_000  # resamples over users
 
@@ -123,6 +134,7 @@ class EvaluateConfig:
     suites: tuple[str, ...] = ("matching",)
     matching: MatchingConfig = field(default_factory=MatchingConfig)
     downstream: DownstreamConfig = field(default_factory=DownstreamConfig)
+    min_audience: int = 30  # users of a group that is reported on its own
     data: str = ""  # prepared dataset; empty: the one named in the export's manifest
     seed: int = 0
     overwrite: bool = False

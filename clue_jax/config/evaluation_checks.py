@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 from clue_jax.config.checks import require
 from clue_jax.config.evaluation import (
@@ -38,20 +39,14 @@ def validate_evaluate(config: EvaluateConfig) -> None:
     _validate_matching(config.matching)
     if "downstream" in config.suites:
         _validate_downstream(config.downstream)
+    _at_least(config, "", {"min_audience": 1})
     require(config.seed >= 0, "seed", f"{config.seed} must not be negative")
 
 
 def _validate_matching(matching: MatchingConfig) -> None:
-    services = matching.services
-    require(
-        not services or (len(services) >= 2 and len(set(services)) == len(services)),
-        "matching.services",
-        f"{', '.join(services)}: name two different services or more, or none for all",
-    )
+    _services("matching.services", matching.services)
     _splits("matching.splits", matching.splits)
-    for name, least in (("min_behaviours", 1), ("block", 2), ("bootstrap", 1)):
-        value = getattr(matching, name)
-        require(value >= least, f"matching.{name}", f"{value} must be at least {least}")
+    _at_least(matching, "matching.", {"min_behaviours": 1, "block": 2, "bootstrap": 1})
     _known("matching.baselines", matching.baselines, BASELINES, "baseline")
 
 
@@ -69,16 +64,11 @@ def _validate_downstream(downstream: DownstreamConfig) -> None:
         "max_unknown_users": 0,
         "bootstrap": 1,
     }
-    for name, low in least.items():
-        value = getattr(downstream, name)
-        require(value >= low, f"downstream.{name}", f"{value} must be at least {low}")
+    _at_least(downstream, "downstream.", least)
     _beside(downstream)
     _features(downstream)
-    require(
-        all(a < b for a, b in pairwise((0, *downstream.histories))),
-        "downstream.histories",
-        f"{', '.join(map(str, downstream.histories))}: give numbers above 0 that increase",
-    )
+    _increasing("downstream.histories", downstream.histories)
+    _groups(downstream)
     _known("downstream.heads", downstream.heads, HEADS + MORE_HEADS, "head")
     require(len(downstream.heads) >= 1, "downstream.heads", "name one head or more")
     for name, low in (("mlp_widths", 1), ("neighbours", 1), ("boosting_leaves", 2)):
@@ -118,18 +108,21 @@ def _tuning(downstream: DownstreamConfig) -> None:
 
 
 def _beside(downstream: DownstreamConfig) -> None:
-    names = []
-    for pair in downstream.beside:
-        name, _, folder = pair.partition("=")
-        require(
-            re.fullmatch(r"[A-Za-z0-9_.-]+", name) is not None and bool(folder),
-            "downstream.beside",
-            f"{pair!r}: give NAME=DIR, with a name of letters, digits and _.-",
-        )
+    names = _named("downstream.beside", downstream.beside)
+    for name in names:
         require(name not in KNOWN, "downstream.beside", f"{name!r} is the name of features")
-        names.append(name)
-    require(len(set(names)) == len(names), "downstream.beside", "two have the same name")
     _known("downstream.beside_items", tuple(named_folders(downstream.beside_items)), names, "name")
+
+
+def _groups(downstream: DownstreamConfig) -> None:
+    for position, group in enumerate(downstream.groups):
+        for name in ("name", "labels", "user_id", "label"):
+            value = getattr(group, name)
+            require(bool(value), f"downstream.groups[{position}].{name}", "is empty; name one")
+        key = f"downstream.groups[{position}].name"
+        require(", " not in group.name, key, f"{group.name!r}: give it a name without ', '")
+    names = [group.name for group in downstream.groups]
+    require(len(set(names)) == len(names), "downstream.groups", "two have the same name")
 
 
 def _features(downstream: DownstreamConfig) -> None:
@@ -186,6 +179,43 @@ def _validate_task(task: TaskConfig, key: str, downstream: DownstreamConfig) -> 
     if task.kind is TaskKind.CLICKS:
         for name in ("action", "position", "propensity", "timestamp"):
             require(bool(getattr(task, name)), f"{key}.{name}", "name a column")
+
+
+def _services(key: str, services: tuple[str, ...]) -> None:
+    require(
+        not services or (len(services) >= 2 and len(set(services)) == len(services)),
+        key,
+        f"{', '.join(services)}: name two different services or more, or none for all",
+    )
+
+
+def _named(key: str, pairs: tuple[str, ...]) -> list[str]:
+    """The names of NAME=DIR, ..."""
+    names = []
+    for pair in pairs:
+        name, _, folder = pair.partition("=")
+        require(
+            re.fullmatch(r"[A-Za-z0-9_.-]+", name) is not None and bool(folder),
+            key,
+            f"{pair!r}: give NAME=DIR, with a name of letters, digits and _.-",
+        )
+        names.append(name)
+    require(len(set(names)) == len(names), key, "two have the same name")
+    return names
+
+
+def _increasing(key: str, values: tuple[int, ...]) -> None:
+    require(
+        all(a < b for a, b in pairwise((0, *values))),
+        key,
+        f"{', '.join(map(str, values))}: give numbers above 0 that increase",
+    )
+
+
+def _at_least(config: Any, prefix: str, least: Mapping[str, int]) -> None:
+    for name, low in least.items():
+        value = getattr(config, name)
+        require(value >= low, f"{prefix}{name}", f"{value} must be at least {low}")
 
 
 def _splits(key: str, splits: tuple[str, ...]) -> None:

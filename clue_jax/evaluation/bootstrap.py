@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +62,11 @@ def bootstrap(scores_UX: np.ndarray, resamples: int, seed: int) -> Resampled:
 
 
 def resample(
-    statistic: Statistic, users: int, resamples: int, seed: int, cells: int = 0
+    statistic: Statistic,
+    users: int,
+    resamples: int,
+    seed: int | Sequence[int],
+    cells: int = 0,
 ) -> Resampled:
     """Any statistic of weighted users, and the same on resamples; see `bootstrap`.
 

@@ -1,7 +1,8 @@
 """Downstream tasks: frozen embeddings and baselines under one protocol -> results.
 
-Task names are `downstream/NAME`, and `downstream/NAME, GROUP` for users of one service only and by
-the length of their history, where a group has enough of them.
+Task names are `downstream/NAME`, and `downstream/NAME, GROUP` for groups of users (groups.py): of
+one service only, by the length of their history, and by what tables of the config say, of which the
+largest difference between two is a task, too (task_results.py).
 Models are `FEATURES HEAD` (such as `clue linear`), and FEATURES alone for the head that was, fold
 by fold, best on validation users; references without vectors (`prior`, `popularity`, `history`,
 `context` of clicks); `clue+NAME`, the export beside the rival that was best on validation users;
@@ -20,34 +21,23 @@ import numpy as np
 from clue_jax.config import TUNED, EvaluateConfig, TaskKind
 from clue_jax.console import progress, say
 from clue_jax.embeddings.reader import Embeddings
-from clue_jax.errors import DataError
 from clue_jax.evaluation import clicks
 from clue_jax.evaluation.beside import read_exports
 from clue_jax.evaluation.boosting import check_boosting
-from clue_jax.evaluation.bootstrap import Resampled, resample
 from clue_jax.evaluation.catalogue import build_catalogue
 from clue_jax.evaluation.features import FeatureSource
+from clue_jax.evaluation.groups import Partition, partitions
 from clue_jax.evaluation.heads import Trained
 from clue_jax.evaluation.people import People
 from clue_jax.evaluation.predicted import Predicted
 from clue_jax.evaluation.predictions import of_trained, predict, references
-from clue_jax.evaluation.results import PREFIX, Result, rows_of
-from clue_jax.evaluation.scores import (
-    Scored,
-    score_audience,
-    score_binary,
-    score_multiclass,
-    score_ranks,
-    score_regression,
-)
+from clue_jax.evaluation.results import MODEL, Result
 from clue_jax.evaluation.targets import TaskInputs, task_inputs
+from clue_jax.evaluation.task_results import SASREC, results_of_task
 
-MODEL = "clue"
-SASREC = "sasrec"
 CONTEXT = "context"  # what is shown and where, without the user
 JOINED = "clue+best"  # stands for the export beside the best baseline
 NO_RIVALS = (CONTEXT, "item_mean", "item_recent", *TUNED)
-FEWEST_USERS = 30  # of a group; fewer are not reported on their own
 
 Advance = Callable[[float], None]
 Tune = Callable[[str, TaskInputs], Trained | None]  # model -> an encoder of each fold
@@ -61,6 +51,7 @@ class Tasks:
     inputs: tuple[TaskInputs, ...]
     source: FeatureSource
     tune: Tune
+    partitions: tuple[Partition, ...]
 
     def is_rival(self, name: str) -> bool:
         """Whether features are a baseline's, and not of the vectors of the export's own encoder."""
@@ -114,7 +105,7 @@ def read_tasks(config: EvaluateConfig, export: Embeddings) -> Tasks:
             if part.partition("/")[0] in exports:
                 source.users(part)  # a service may not be there
     source.check()
-    return Tasks(people, tuple(inputs), source, _tuner(people))
+    return Tasks(people, tuple(inputs), source, _tuner(people), tuple(partitions(people)))
 
 
 def _tuner(people: People) -> Tune:
@@ -133,7 +124,7 @@ def evaluate_downstream(config: EvaluateConfig, tasks: Tasks) -> list[Result]:
     with progress("downstream", steps) as advance:
         for inputs in tasks.inputs:
             predicted = _predict_all(config, tasks, inputs, advance)
-            results += _results(config, tasks.people, inputs, predicted)
+            results += results_of_task(config, tasks.people, tasks.partitions, inputs, predicted)
             if inputs.task.kind is TaskKind.CLICKS:
                 results += clicks.policy_results(config, tasks.people, inputs, predicted.chosen)
     return results
@@ -201,90 +192,3 @@ def _add_sasrec(people: People, inputs: TaskInputs, predicted: Predicted) -> Non
     predicted.by_model[SASREC] = sasrec_ranks(
         people, inputs.catalogue, problem.owner_n, problem.target_n, steps
     )
-
-
-# --------------------------------------------------------------------------------------- results
-
-
-def _results(
-    config: EvaluateConfig, people: People, inputs: TaskInputs, predicted: Predicted
-) -> list[Result]:
-    name = f"{PREFIX}{inputs.task.name}"
-    rows = np.arange(len(inputs.labels))
-    results = _of_rows(config, people, inputs, predicted, name, rows)
-    for group, member_N in people.groups().items():
-        some = rows[member_N[inputs.labels.place_n]]
-        if len(np.unique(inputs.labels.place_n[some])) < FEWEST_USERS:
-            continue
-        try:
-            results += _of_rows(config, people, inputs, predicted, f"{name}, {group}", some)
-        except DataError as error:
-            say(f"{name}, {group}: not reported on their own: {error}")
-    return results
-
-
-def _of_rows(
-    config: EvaluateConfig,
-    people: People,
-    inputs: TaskInputs,
-    predicted: Predicted,
-    name: str,
-    rows: np.ndarray,
-) -> list[Result]:
-    """Results of all models, and of the export's differences to the others, on some rows."""
-    owners, owner_r = np.unique(inputs.labels.place_n[rows], return_inverse=True)
-    samples: dict[str, Resampled] = {}
-    metrics: tuple[str, ...] = ()
-    for model, values in predicted.by_model.items():
-        scored = score(inputs, values, rows, owner_r)
-        metrics = scored.metrics
-        samples[model] = resample(
-            scored.statistic, len(owners), config.downstream.bootstrap, config.seed, scored.cells
-        )
-    for left, right in differences(predicted):
-        samples[f"{left} - {right}"] = samples[left].minus(samples[right])
-    trained = int(people.export.manifest["train_seed"])
-    return [
-        result
-        for model, sample in samples.items()
-        for result in rows_of(
-            name,
-            model,
-            metrics,
-            sample,
-            len(owners),
-            trained if model.startswith(MODEL) else config.seed,
-        )
-    ]
-
-
-def differences(predicted: Predicted) -> list[tuple[str, str]]:
-    """Pairs of models to subtract: the export and each other model, and what joining it adds."""
-    chosen = [name for name in predicted.by_model if name in predicted.losses]
-    chosen += [
-        name for name in predicted.by_model if name in ("prior", "popularity", "history", SASREC)
-    ]
-    mine = next((name for name in chosen if name.partition(" (")[0] == MODEL), None)
-    pairs = [] if mine is None else [(mine, name) for name in chosen if name != mine]
-    for name in chosen:
-        joined, plus, best = name.partition("+")
-        if plus and best in chosen and joined == MODEL:
-            pairs.append((name, best))
-    return pairs
-
-
-def score(inputs: TaskInputs, values: np.ndarray, rows: np.ndarray, owner_r: np.ndarray) -> Scored:
-    """The metrics of predictions on some rows."""
-    kind, target_r, values = inputs.task.kind, inputs.problem.target_n[rows], values[rows]
-    if kind is TaskKind.CLICKS:
-        return score_binary(target_r, values, owner_r)
-    if kind is TaskKind.BINARY:
-        return score_binary(target_r, values)
-    if kind is TaskKind.MULTICLASS:
-        return score_multiclass(target_r, values)
-    if kind is TaskKind.REGRESSION:
-        return score_regression(target_r, values)
-    if kind is TaskKind.AUDIENCE:
-        at = tuple(k for k in inputs.task.at if k <= len(rows))
-        return score_audience(target_r, values, at)
-    return score_ranks(values, inputs.task.at)

@@ -11,6 +11,22 @@ from clue_jax.embeddings.reader import Embeddings
 from clue_jax.errors import DataError
 
 
+def rows_of_splits(export: Embeddings, splits: tuple[str, ...]) -> np.ndarray:
+    """Rows of an export that are of some splits.
+
+    Raises:
+        DataError: a split that was not exported, or nobody in them.
+    """
+    there = export.manifest.get("splits", ())
+    unknown = sorted(set(splits) - set(there))
+    if unknown:
+        raise DataError(f"no split {unknown[0]!r} in this export; it has {', '.join(there)}")
+    rows = np.flatnonzero(np.isin(export.splits.astype(str), splits))
+    if not len(rows):
+        raise DataError(f"the export has no users of {'+'.join(splits)}")
+    return rows
+
+
 def dataset_of(export: Embeddings, path: str) -> Dataset:
     """The dataset an export was made from.
 
@@ -25,6 +41,19 @@ def dataset_of(export: Embeddings, path: str) -> Dataset:
             f" {made_from['fingerprint'][:12]}; name that dataset with --config.data=DIR"
         )
     return dataset
+
+
+def taken(export: Embeddings, rows: np.ndarray) -> Embeddings:
+    """The export of the users of some rows alone."""
+    return Embeddings(
+        user_ids=export.user_ids[rows],
+        splits=export.splits[rows],
+        embedding_NE=export.embedding_NE[rows],
+        by_service={name: z_NE[rows] for name, z_NE in export.by_service.items()},
+        present={name: there[rows] for name, there in export.present.items()},
+        counts={name: counts[rows] for name, counts in export.counts.items()},
+        manifest=export.manifest,
+    )
 
 
 def users_of(export: Embeddings, dataset: Dataset, splits: tuple[str, ...]) -> Users:

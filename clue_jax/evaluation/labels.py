@@ -79,6 +79,11 @@ def read_labels(task: TaskConfig, people: People) -> Labels:
     Raises:
         DataError: see the top of this module.
     """
+    return sample(read_every_label(task, people), people)
+
+
+def read_every_label(task: TaskConfig, people: People) -> Labels:
+    """The labels of a task for all held-out users; raises like `read_labels`."""
     folder = people.config.downstream.labels
     table, where = _read_table(task, folder, _columns(task))
     ids = table.column(task.user_id).to_pylist()
@@ -89,7 +94,7 @@ def read_labels(task: TaskConfig, people: People) -> Labels:
         _check_times(task, people, table.column(task.timestamp), where)
     else:
         _check_undated(task, people)
-    return sample(_held(task, people, table, ids), people)
+    return _held(task, people, table, ids)
 
 
 def read_truth(task: TaskConfig, people: People, columns: tuple[str, ...]) -> Labels:
@@ -154,7 +159,7 @@ def _columns(task: TaskConfig) -> tuple[str, ...]:
 
 def _read_table(task: TaskConfig, folder: str, columns: tuple[str, ...]) -> tuple[pa.Table, _Where]:
     paths = _paths(task, folder)
-    tables = [_read_file(path, columns) for path in paths]
+    tables = [read_columns(path, columns) for path in paths]
     where = _Where(paths, [len(table) for table in tables])
     try:
         table = pa.concat_tables(tables).combine_chunks()
@@ -187,7 +192,12 @@ def _paths(task: TaskConfig, folder: str) -> list[epath.Path]:
     return found
 
 
-def _read_file(path: epath.Path, columns: tuple[str, ...]) -> pa.Table:
+def read_columns(path: epath.Path, columns: tuple[str, ...]) -> pa.Table:
+    """These columns of a Parquet file.
+
+    Raises:
+        DataError: it cannot be read, or lacks a column; names the file.
+    """
     try:
         file = pq.ParquetFile(pa.BufferReader(path.read_bytes()), page_checksum_verification=True)
         there = file.schema_arrow.names

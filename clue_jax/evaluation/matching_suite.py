@@ -16,9 +16,7 @@ from clue_jax.evaluation import baselines
 from clue_jax.evaluation.bootstrap import bootstrap
 from clue_jax.evaluation.exported import users_of
 from clue_jax.evaluation.matching import METRICS, Model, Pair
-from clue_jax.evaluation.results import Result, exact_rows, rows_of
-
-MODEL = "clue"  # the export itself
+from clue_jax.evaluation.results import MODEL, Result, exact_rows, rows_of
 
 
 def evaluate_matching(

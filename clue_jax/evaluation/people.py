@@ -11,10 +11,11 @@ from clue_jax.config import EvaluateConfig
 from clue_jax.data.records import Users, concatenate
 from clue_jax.data.source import Dataset
 from clue_jax.embeddings.reader import Embeddings
-from clue_jax.errors import DataError
 from clue_jax.evaluation.exported import (
     dataset_of,
+    rows_of_splits,
     seen_by,
+    taken,
     users_of,
     whole_users_of,
 )
@@ -37,15 +38,7 @@ class People:
         Raises:
             DataError: a split that was not exported, or nobody in them.
         """
-        splits = self.config.downstream.splits
-        unknown = sorted(set(splits) - set(self.export.manifest.get("splits", ())))
-        if unknown:
-            there = ", ".join(self.export.manifest.get("splits", ()))
-            raise DataError(f"no split {unknown[0]!r} in this export; it has {there}")
-        held_N = np.flatnonzero(np.isin(self.export.splits.astype(str), splits))
-        if not len(held_N):
-            raise DataError(f"the export has no users of {'+'.join(splits)}")
-        return held_N
+        return rows_of_splits(self.export, self.config.downstream.splits)
 
     @functools.cached_property
     def place_of(self) -> dict[str, int]:
@@ -101,30 +94,13 @@ class People:
         counts = [self.export.counts[service][self.held_N] for service in self.export.services]
         return np.stack(counts, axis=1)
 
-    def groups(self) -> dict[str, np.ndarray]:
-        """Which of the N users are in each group that is also reported on its own."""
-        total_N, services = self.behaviours_N, len(self.export.services)
-        found, least = {}, 1
-        for most in self.config.downstream.histories:
-            name = f"at most {most}" if least == 1 else f"{least} to {most}"
-            found[f"{name} behaviours"] = (total_N >= least) & (total_N <= most)
-            least = most + 1
-        if least > 1:
-            found[f"{least} behaviours or more"] = total_N >= least
-        if services > 1:
-            found["one service only"] = (self._counts_NS > 0).sum(axis=1) == 1
-        return found
+    @functools.cached_property
+    def services_N(self) -> np.ndarray:
+        """Services on which each held-out user has a behaviour that the export could see."""
+        services_N: np.ndarray = (self._counts_NS > 0).sum(axis=1)
+        return services_N
 
     @functools.cached_property
     def held(self) -> Embeddings:
         """The export of the N held-out users alone."""
-        export, rows = self.export, self.held_N
-        return Embeddings(
-            user_ids=export.user_ids[rows],
-            splits=export.splits[rows],
-            embedding_NE=export.embedding_NE[rows],
-            by_service={name: z_NE[rows] for name, z_NE in export.by_service.items()},
-            present={name: there[rows] for name, there in export.present.items()},
-            counts={name: counts[rows] for name, counts in export.counts.items()},
-            manifest=export.manifest,
-        )
+        return taken(self.export, self.held_N)

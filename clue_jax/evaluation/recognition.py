@@ -26,6 +26,7 @@ from clue_jax.errors import DataError
 from clue_jax.evaluation import baselines
 from clue_jax.evaluation.bootstrap import bootstrap
 from clue_jax.evaluation.exported import users_of
+from clue_jax.evaluation.groups import Partition
 from clue_jax.evaluation.maker import encoder_that_made
 from clue_jax.evaluation.matching import METRICS, Pair
 from clue_jax.evaluation.results import Result, exact_rows, rows_of
@@ -33,7 +34,6 @@ from clue_jax.evaluation.results import Result, exact_rows, rows_of
 Texts = tuple[list[str], list[str]]  # of one user, in the first service and in the second
 FORMS = ("as they are", "without shared texts", "without shared words")
 PARTS = ("who share a text", "who share words alone", "who share nothing")
-FEWEST = 10  # users of a part that is reported
 
 
 def recognition_results(
@@ -118,11 +118,12 @@ def _of_pair(
             results += _rows(config, export, name, scores, np.arange(len(left)))
             if form == FORMS[0]:
                 part = np.array([part_of(texts[n]) for n in left])
-                for number, described in enumerate(PARTS):
-                    rows = np.flatnonzero(part == number)
-                    if len(rows) >= FEWEST:
-                        name = f"{prefix}/{task}, users {described}"
-                        results += _rows(config, export, name, scores, rows)
+                parts = Partition("", {p: part == number for number, p in enumerate(PARTS)})
+                shown, _ = parts.shown(np.ones(len(left), bool), config.min_audience)
+                for described in shown:
+                    rows = np.flatnonzero(parts.members[described])
+                    name = f"{prefix}/{task}, users {described}"
+                    results += _rows(config, export, name, scores, rows)
     return results
 
 

@@ -15,6 +15,7 @@ from clue_jax.errors import NonFiniteError
 from clue_jax.evaluation.bootstrap import Resampled
 
 TABLE_WIDTH = 100
+MODEL = "clue"  # the evaluated export, among models
 PREFIX = "downstream/"  # of the names of tasks that heads are trained for
 MOST_COLUMNS = 3  # of metrics, those that come first
 # At the end of a model's name.
@@ -96,8 +97,8 @@ def print_table(results: Sequence[Result], console: Console | None = None) -> No
         first_metric.setdefault(r.task, r.metric)
     grouped = with_groups(first_metric)
     tasks = list(grouped)
-    means = [task for task in tasks if task.endswith("(mean)")]
     others = [task for task in tasks if not task.startswith("matching/")]
+    means = [task for task in tasks if task.endswith("(mean)") and task not in others]
     for task in means + others if len(means) > 1 else tasks:
         users = next(r.n for r in results if r.task == task)
         console.print()
@@ -122,7 +123,7 @@ def _section(task: str, cells: dict[tuple[str, str, str], Result]) -> Table:
     for model in dict.fromkeys(model for name, model, _ in cells if name == task):
         minuend, minus, subtrahend = model.partition(" - ")
         label = f"- {subtrahend}" if minus else minuend
-        if minus and minuend != "clue":
+        if minus and minuend != MODEL:
             label = f"{minuend} {label}"
         values = (_cell(cells.get((task, model, metric))) for metric in metrics)
         table.add_row(label, *(Text(value, no_wrap=True) for value in values))
@@ -132,10 +133,10 @@ def _section(task: str, cells: dict[tuple[str, str, str], Result]) -> Table:
 def _cell(result: Result | None) -> str:
     if result is None:
         return "-"
-    value = f"{'+' if ' - ' in result.model and result.value > 0 else ''}{_short(result.value)}"
+    value = f"{'+' if ' - ' in result.model and result.value > 0 else ''}{short(result.value)}"
     if result.low is None or result.high is None:
         return value
-    return f"{value} [{_short(result.low)} {_short(result.high)}]"
+    return f"{value} [{short(result.low)} {short(result.high)}]"
 
 
 def metric_name(metric: str) -> str:
@@ -147,6 +148,7 @@ def metric_name(metric: str) -> str:
     return plain.upper() if plain in CAPITALS else plain
 
 
-def _short(value: float) -> str:
-    """Three decimals, without the leading zero."""
-    return f"{value:.3f}".replace("0.", ".", 1)
+def short(value: float) -> str:
+    """Three decimals, without a zero before the point."""
+    written = f"{value:.3f}"
+    return written.replace("0.", ".", 1) if abs(value) < 1.0 else written

@@ -121,9 +121,11 @@ def score_ranks(rank_N: np.ndarray, at: tuple[int, ...]) -> Scored:
     columns |= {f"ndcg_at_{k}": hits_at(rank_N, k) * gain_N for k in at}
     columns["mrr"] = reciprocal(rank_N)
     scores_NX = np.stack(list(columns.values()), axis=1)
-    return Scored(
-        tuple(columns), lambda weights_RU: weights_RU @ scores_NX / len(rank_N), len(rank_N)
-    )
+
+    def statistic(weights_RU: np.ndarray) -> np.ndarray:
+        return weights_RU @ scores_NX / weights_RU.sum(axis=1, keepdims=True)
+
+    return Scored(tuple(columns), statistic, len(rank_N))
 
 
 def score_audience(label_N: np.ndarray, score_N: np.ndarray, at: tuple[int, ...]) -> Scored:

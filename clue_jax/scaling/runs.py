@@ -27,8 +27,7 @@ from clue_jax.errors import (
     Preempted,
     StorageError,
 )
-from clue_jax.evaluation.downstream import MODEL
-from clue_jax.evaluation.results import PREFIX
+from clue_jax.evaluation.results import MODEL, PREFIX
 from clue_jax.scaling.measure import measured
 from clue_jax.scaling.plan import PlannedRun
 from clue_jax.scaling.results import Result, result_file

@@ -13,6 +13,7 @@ from clue_jax.errors import ConfigError, DataError
 from clue_jax.evaluation import suite
 from clue_jax.evaluation.beside import _aligned, read_exports
 from clue_jax.evaluation.features import FeatureSource
+from clue_jax.evaluation.groups import partitions
 from clue_jax.evaluation.people import People
 from tests.evaluation import downstream_world as world
 
@@ -175,7 +176,8 @@ def test_a_group_is_of_its_members_alone(company):
     counts[second][::2] = 5
     export = dataclasses.replace(export, counts=counts)
     downstream = dataclasses.replace(FAST, histories=(3, 7), splits=("train", "validation", "test"))
-    groups = People(EvaluateConfig(downstream=downstream), export).groups()
+    people = People(EvaluateConfig(downstream=downstream), export)
+    groups = {g: m for part in partitions(people) for g, m in part.members.items()}
     alone = np.arange(len(export)) % 2 == 1
     for name, expected in {
         "at most 3 behaviours": alone,

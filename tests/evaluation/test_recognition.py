@@ -45,7 +45,9 @@ def found(smoke_run, smoke_data, tmp_path_factory):
         baselines=("tfidf",),
         probe=str(smoke_run),
     )
-    suite.evaluate(EvaluateConfig(matching=matching), str(users), str(folder / "out"))
+    suite.evaluate(
+        EvaluateConfig(matching=matching, min_audience=1), str(users), str(folder / "out")
+    )
     rows = files.read_json(folder / "out" / "results.json")
     return folder, matching, {(row["task"], row["model"], row["metric"]): row for row in rows}
 

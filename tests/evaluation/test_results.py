@@ -8,7 +8,14 @@ from rich.console import Console
 
 from clue_jax.errors import NonFiniteError
 from clue_jax.evaluation.bootstrap import Resampled
-from clue_jax.evaluation.results import as_json, exact_rows, print_table, rows_of, with_groups
+from clue_jax.evaluation.results import (
+    as_json,
+    exact_rows,
+    print_table,
+    rows_of,
+    short,
+    with_groups,
+)
 
 METRICS = ("recall_at_1", "recall_at_10", "mrr")
 
@@ -53,6 +60,16 @@ def test_the_table_fits_and_cuts_nothing():
     less = [line for line in lines if line.startswith("- random_encoder")]
     assert [line.count("-.500 [-.595 -.405]") for line in less] == [3, 3]
     assert sum(line.split() == ["chance", *[".010"] * 3] for line in lines) == 2
+
+
+def test_only_a_zero_before_the_point_is_left_out():
+    assert [short(v) for v in (0.5, -0.25, 0.0, 170.5, -20.0)] == [
+        ".500",
+        "-.250",
+        ".000",
+        "170.500",
+        "-20.000",
+    ]
 
 
 def test_groups_of_users_are_of_the_task_before_the_comma():

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from clue_jax import cli_config
 from clue_jax.config import EvaluateConfig, TaskKind
 from clue_jax.embeddings.reader import read_embeddings
-from clue_jax.evaluation import downstream
+from clue_jax.evaluation import downstream, task_results
 from clue_jax.evaluation.heads import Features
 from clue_jax.evaluation.predictions import choose, predict
 
@@ -72,7 +72,7 @@ def rows(config, logs, embeddings):
         for inputs in tasks.inputs:
             found = predict(inputs, features, config.downstream, config.seed)
             every = np.arange(len(inputs.labels))
-            scored = downstream.score(inputs, choose(inputs, found).values, every, every)
+            scored = task_results.score(inputs, choose(inputs, found).values, every, every)
             values = scored.statistic(np.ones((1, len(every))))[0].tolist()
             yield {
                 "task": inputs.task.name,
