@@ -6,7 +6,7 @@
 import enum
 from dataclasses import dataclass, field
 
-SUITES = ("matching", "downstream")
+SUITES = ("matching", "downstream", "audit")
 BASELINES = ("tfidf", "random_encoder", "chance")
 FEATURES = (
     "clue",
@@ -124,6 +124,30 @@ class DownstreamConfig:
     bootstrap: int = 1_000  # resamples over users
 
 
+@dataclass
+class AuditConfig:
+    """What an attacker who holds embeddings learns: who is who elsewhere, who was trained on.
+
+    Attributes that can be predicted are tasks of `downstream`.
+    """
+
+    splits: tuple[str, ...] = ("test",)  # of the people who are to be linked
+    services: tuple[str, ...] = ()  # every pair of these is linked; empty: every pair there is
+    # Other exports of the same people, NAME=DIR: another window of time, another encoder.
+    beside: tuple[str, ...] = ()
+    # NAME=FILE, where that export has ids of its own: Parquet of true pairs, user_id and other_id.
+    pairs: tuple[str, ...] = ()
+    # Pairs that an attacker knows already and turns one encoder's space into the other's with; one
+    # attack for each number. They are neither looked for nor candidates.
+    known: tuple[int, ...] = (100,)
+    min_behaviours: int = 5  # on each side
+    galleries: tuple[int, ...] = (100, 1_000, 10_000)  # candidates, where there are so many
+    histories: tuple[int, ...] = (20, 40, 80)  # of both sides together, as of `downstream`
+    max_users: int = 20_000  # that are ranked, a sample by hash where there are more
+    membership: bool = True  # whether training users are told from others
+    bootstrap: int = 1_000  # resamples over users
+
+
 def named_folders(pairs: tuple[str, ...]) -> dict[str, str]:
     """NAME=DIR, ... as a dict."""
     return {name: folder for name, _, folder in (pair.partition("=") for pair in pairs)}
@@ -134,6 +158,7 @@ class EvaluateConfig:
     suites: tuple[str, ...] = ("matching",)
     matching: MatchingConfig = field(default_factory=MatchingConfig)
     downstream: DownstreamConfig = field(default_factory=DownstreamConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
     min_audience: int = 30  # users of a group that is reported on its own
     data: str = ""  # prepared dataset; empty: the one named in the export's manifest
     seed: int = 0

@@ -17,6 +17,7 @@ from clue_jax.config.evaluation import (
     MORE_HEADS,
     SUITES,
     WHOLE,
+    AuditConfig,
     DownstreamConfig,
     EvaluateConfig,
     MatchingConfig,
@@ -26,6 +27,7 @@ from clue_jax.config.evaluation import (
 )
 
 KNOWN = FEATURES + MORE_FEATURES
+MODEL = FEATURES[0]  # the evaluated export
 
 
 def validate_evaluate(config: EvaluateConfig) -> None:
@@ -39,6 +41,8 @@ def validate_evaluate(config: EvaluateConfig) -> None:
     _validate_matching(config.matching)
     if "downstream" in config.suites:
         _validate_downstream(config.downstream)
+    if "audit" in config.suites:
+        _validate_audit(config.audit)
     _at_least(config, "", {"min_audience": 1})
     require(config.seed >= 0, "seed", f"{config.seed} must not be negative")
 
@@ -48,6 +52,20 @@ def _validate_matching(matching: MatchingConfig) -> None:
     _splits("matching.splits", matching.splits)
     _at_least(matching, "matching.", {"min_behaviours": 1, "block": 2, "bootstrap": 1})
     _known("matching.baselines", matching.baselines, BASELINES, "baseline")
+
+
+def _validate_audit(audit: AuditConfig) -> None:
+    _services("audit.services", audit.services)
+    _splits("audit.splits", audit.splits)
+    _at_least(audit, "audit.", {"min_behaviours": 1, "max_users": 2, "bootstrap": 1})
+    names = _named("audit.beside", audit.beside)
+    require(MODEL not in names, "audit.beside", f"{MODEL!r} is the name of the evaluated export")
+    _known("audit.pairs", tuple(named_folders(audit.pairs)), names, "name")
+    require(bool(audit.known), "audit.known", "name one number or more")
+    for name, least in (("known", 1), ("galleries", 2)):
+        for value in getattr(audit, name):
+            require(value >= least, f"audit.{name}", f"{value} must be at least {least}")
+    _increasing("audit.histories", audit.histories)
 
 
 def _validate_downstream(downstream: DownstreamConfig) -> None:

@@ -86,12 +86,18 @@ def _fit(
             f"{new}: {users:,} of its users are in {reference.path} too, but {width} dimensions"
             " need at least as many to be aligned"
         )
-    # ||X R - Y|| depends on R through X'Y alone, so that this is the R of X and Y.
-    turn_EE, _ = orthogonal_procrustes(np.eye(width), cross_EE)
+    turn_EE = best_rotation(cross_EE)
     before = float(np.trace(cross_EE)) / users
     after = float((turn_EE * cross_EE).sum()) / users
     residual = float(np.sqrt(max(2 - 2 * after, 0.0)))
     return Alignment(users, before, after, residual), turn_EE
+
+
+def best_rotation(cross_EE: np.ndarray) -> np.ndarray:
+    """The orthogonal R [E, E] of least ||X R - Y||, from X'Y; see `align`."""
+    # ||X R - Y|| depends on R through X'Y alone, so that this is the R of X and Y.
+    turn_EE: np.ndarray = orthogonal_procrustes(np.eye(len(cross_EE)), cross_EE)[0]
+    return turn_EE
 
 
 def _manifest(old: dict[str, Any], new: dict[str, Any], found: Alignment) -> dict[str, Any]:

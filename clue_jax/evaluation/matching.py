@@ -20,7 +20,7 @@ from typing import TypeAlias
 import numpy as np
 import scipy.sparse as sp
 
-from clue_jax.config import MatchingConfig
+from clue_jax.config import AuditConfig, MatchingConfig
 from clue_jax.embeddings.reader import Embeddings
 from clue_jax.errors import ConfigError, DataError
 from clue_jax.ranking import hits_at, matching_ranks, reciprocal, tiled_ranks
@@ -78,23 +78,49 @@ def eligible_pairs(embeddings: Embeddings, config: MatchingConfig, seed: int) ->
         DataError: a pair with fewer than 2 eligible users; says how many there are.
     """
     pairs = []
-    for first, second in service_pairs(embeddings.services, config.services):
-        enough = [embeddings.counts[s] >= config.min_behaviours for s in (first, second)]
-        rows = np.flatnonzero(enough[0] & enough[1])
-        if len(rows) < 2:
-            raise DataError(
-                f"{first} and {second}: {len(rows)} of {len(embeddings):,} users of"
-                f" {'+'.join(config.splits)} have at least {config.min_behaviours} behaviours in"
-                f" both ({enough[0].sum():,} in {first}, {enough[1].sum():,} in {second}); matching"
-                " needs 2: lower --config.matching.min_behaviours, or choose other splits or"
-                " services"
-            )
+    for first, second in service_pairs(embeddings.services, config.services, "matching"):
+        rows = eligible(embeddings, (first, second), config, "matching")
         pairs.append(Pair(first, second, rows, deal_blocks(len(rows), config.block, seed)))
     return pairs
 
 
-def service_pairs(there: Sequence[str], wanted: Sequence[str]) -> list[tuple[str, str]]:
+def eligible(
+    embeddings: Embeddings, pair: tuple[str, str], config: MatchingConfig | AuditConfig, part: str
+) -> np.ndarray:
+    """Rows of the users that have enough behaviours in both services.
+
+    Args:
+        embeddings: users of the splits of the config alone.
+        pair: two services.
+        config: part of that of the evaluation.
+        part: its name there.
+
+    Raises:
+        DataError: fewer than 2 users; says how many there are.
+    """
+    enough = [embeddings.counts[service] >= config.min_behaviours for service in pair]
+    rows = np.flatnonzero(enough[0] & enough[1])
+    if len(rows) < 2:
+        first, second = pair
+        raise DataError(
+            f"{first} and {second}: {len(rows)} of {len(embeddings):,} users of"
+            f" {'+'.join(config.splits)} have at least {config.min_behaviours} behaviours in"
+            f" both ({enough[0].sum():,} in {first}, {enough[1].sum():,} in {second}); {part}"
+            f" needs 2: lower --config.{part}.min_behaviours, or choose other splits or"
+            " services"
+        )
+    return rows
+
+
+def service_pairs(
+    there: Sequence[str], wanted: Sequence[str], part: str = "matching"
+) -> list[tuple[str, str]]:
     """The pairs of services to match; without a wish, all of them.
+
+    Args:
+        there: services of the export.
+        wanted: of the config.
+        part: of the config that wants them, for the error.
 
     Raises:
         ConfigError: an unknown service, or fewer than two to choose from.
@@ -102,13 +128,13 @@ def service_pairs(there: Sequence[str], wanted: Sequence[str]) -> list[tuple[str
     for service in wanted:
         if service not in there:
             raise ConfigError(
-                f"config.matching.services: no service {service!r} in this export; it has"
+                f"config.{part}.services: no service {service!r} in this export; it has"
                 f" {', '.join(there)}"
             )
     chosen = wanted or there
     if len(chosen) < 2:
         raise ConfigError(
-            f"config.matching.services: matching needs two services, but there is only"
+            f"config.{part}.services: {part} needs two services, but there is only"
             f" {', '.join(chosen) or 'none'}"
         )
     return list(itertools.combinations(chosen, 2))

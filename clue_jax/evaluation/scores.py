@@ -171,6 +171,34 @@ class Auc(_Ordered):
             return np.where(pairs_R > 0.0, right_R / pairs_R, np.nan)
 
 
+class Found(_Ordered):
+    """Share of positives above the threshold that a share of the negatives passes, ties shared.
+
+    The power of a test: true positives at a rate of false ones, interpolated where the scores at
+    the threshold are equal; NaN without both.
+    """
+
+    def __init__(self, label_N: np.ndarray, score_N: np.ndarray, false_rate: float):
+        super().__init__(label_N, score_N)
+        self.false_rate = false_rate
+
+    def __call__(self, weights_RN: np.ndarray) -> np.ndarray:
+        positive_RG, all_RG = self.groups(weights_RN)
+        negative_RG = all_RG - positive_RG
+        passed_RG = np.cumsum(negative_RG, axis=1)
+        allowed_R = self.false_rate * passed_RG[:, -1:]
+        room_RG = allowed_R - (passed_RG - negative_RG)
+        # A group without negatives is taken whole while there is room before it or none is needed.
+        share_RG = np.where(
+            negative_RG > 0.0,
+            np.clip(room_RG / np.maximum(negative_RG, 1e-300), 0.0, 1.0),
+            room_RG >= 0.0,
+        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found_R = (positive_RG * share_RG).sum(axis=1) / positive_RG.sum(axis=1)
+        return np.where(passed_RG[:, -1] > 0.0, found_R, np.nan)
+
+
 class Top(_Ordered):
     """Share of positives among the k rows of the greatest score; ties share what is left."""
 

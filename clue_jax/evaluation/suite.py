@@ -12,7 +12,8 @@ from clue_jax import files
 from clue_jax.config import EvaluateConfig, to_json, validate_evaluate
 from clue_jax.console import say
 from clue_jax.embeddings.reader import SEAL, read_embeddings, read_manifest
-from clue_jax.evaluation import downstream, matching, matching_suite
+from clue_jax.evaluation import audit, downstream, matching, matching_suite
+from clue_jax.evaluation.audit_words import in_words
 from clue_jax.evaluation.exported import dataset_of
 from clue_jax.evaluation.results import Result, as_json, print_table
 
@@ -31,8 +32,9 @@ def evaluate(config: EvaluateConfig, embeddings: str, out: str) -> None:
     A result has the keys task, model, metric, value, low, high, n and seed. Tasks are
     `matching/SPLITS/QUERY->CANDIDATES` for every direction and `matching/SPLITS/A<->B (mean)` for
     the mean of both, each also with ` blocks of N` where more than N users are eligible, and
-    `downstream/NAME` for the tasks of the config (downstream.py). Models are `clue`, the baselines,
-    and differences on the same users, such as `clue - tfidf`.
+    `downstream/NAME` for the tasks of the config (downstream.py); for those of an audit see
+    audit.py. Models are `clue`, the baselines, and differences on the same users, such as
+    `clue - tfidf`.
 
     Args:
         config: what to evaluate.
@@ -58,6 +60,8 @@ def evaluate(config: EvaluateConfig, embeddings: str, out: str) -> None:
         files.write_json(folder / "config.json", to_json(config))
         files.write_json(folder / "evaluated.json", origin)
     print_table(results)
+    if AUDIT in config.suites:
+        say("\n" + "\n".join(in_words(results)))
     say(f"wrote {epath.Path(out) / 'results.json'}")
 
 
@@ -87,9 +91,16 @@ def _downstream(config: EvaluateConfig, embeddings: str) -> Prepared:
     return Prepared(lambda: downstream.evaluate_downstream(config, tasks), tasks.origin())
 
 
+def _audit(config: EvaluateConfig, embeddings: str) -> Prepared:
+    attacks = audit.read_attacks(config, read_embeddings(embeddings))
+    return Prepared(lambda: audit.audit_results(config, attacks), attacks.origin())
+
+
+AUDIT = "audit"
 _SUITES: dict[str, Callable[[EvaluateConfig, str], Prepared]] = {
     "matching": _matching,
     "downstream": _downstream,
+    AUDIT: _audit,
 }
 
 
