@@ -1,8 +1,9 @@
 """Groups of users whose results are shown on their own, and which are too small to be shown.
 
 A figure of a handful of people is close to a figure of each of them. A group below the minimum
-audience is counted and not shown; nor are, then, the next larger ones of its kind while those left
-out together are fewer than the minimum, since the whole minus what is shown would tell of them.
+audience is counted and not shown. Where a table names the groups, nor are then the next larger ones
+while those left out together are fewer than the minimum, since the whole less what is shown would
+tell of them. Lengths of history are cut without that: there it would cost the figures of new users.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ class Partition:
 
         Args:
             taking_part_N: bool, the users that the figures are of.
-            least: users of a group, and of all that are in no shown group.
+            least: users of a group and, where a table names them, of all that are in none shown.
         """
         sizes = {g: int((member_N & taking_part_N).sum()) for g, member_N in self.members.items()}
         shown = [group for group in sizes if sizes[group] >= least]
         rest = int(taking_part_N.sum()) - sum(sizes[group] for group in shown)
         for group in sorted(shown, key=sizes.__getitem__):
-            if 0 < rest < least:
+            if self.name and 0 < rest < least:
                 shown.remove(group)
                 rest += sizes[group]
         return shown, sum(size > 0 for size in sizes.values()) - len(shown)

@@ -123,15 +123,16 @@ def test_what_is_left_out_is_nobody_or_many():
         for tens, name in enumerate(("a", "b", "c"))  # ten each, 70 in none
     }
     taking_part = np.ones(100, bool)
-    assert Partition("", members).shown(taking_part, 10) == (["a", "b", "c"], 0)
-    assert Partition("", members).shown(taking_part, 11) == ([], 3)
+    assert Partition("region", members).shown(taking_part, 10) == (["a", "b", "c"], 0)
+    assert Partition("region", members).shown(taking_part, 11) == ([], 3)
     taking_part[35:] = False  # five in none
-    assert Partition("", members).shown(taking_part, 10) == (["b", "c"], 1)
+    assert Partition("region", members).shown(taking_part, 10) == (["b", "c"], 1)
+    assert Partition("", members).shown(taking_part, 10) == (["a", "b", "c"], 0)
     taking_part[2:10] = False  # two in a, so that seven are left out
-    assert Partition("", members).shown(taking_part, 7) == (["b", "c"], 1)
-    assert Partition("", members).shown(taking_part, 8) == (["c"], 2)
+    assert Partition("region", members).shown(taking_part, 7) == (["b", "c"], 1)
+    assert Partition("region", members).shown(taking_part, 8) == (["c"], 2)
     taking_part[:] = False
-    assert Partition("", members).shown(taking_part, 1) == ([], 0)
+    assert Partition("region", members).shown(taking_part, 1) == ([], 0)
 
 
 def test_lengths_of_history():
