@@ -3,8 +3,10 @@
 The groups that a table of the config names are compared by the first metric of the task. The more
 groups there are, the further the best and the worst of them are apart by chance alone, so beside
 the difference stands what it would be with users dealt to groups of the same sizes at random
-(`chance`, mean and 95 % of the deals). The interval of the difference itself is of the two groups
-that were found to be furthest apart, and knows nothing of the search for them.
+(`chance`, mean and 95 % of the deals). Where labels are classes, users of each class are dealt
+among each other, so that a group keeps its share of positives: an AUC of three of them is nearly
+arbitrary. The interval of the difference itself is of the two groups that were found to be furthest
+apart, and knows nothing of the search for them.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from clue_jax.evaluation.scores import (
 from clue_jax.evaluation.targets import TaskInputs
 
 SASREC = "sasrec"
+CLASSES = (TaskKind.BINARY, TaskKind.AUDIENCE, TaskKind.MULTICLASS)  # a class for each user
 
 
 def results_of_task(
@@ -218,14 +221,22 @@ def _by_chance(
 ) -> Resampled:
     """The range of groups of the same sizes that users were dealt to at random: mean, and deals."""
     rows = np.concatenate(list(members.values()))
-    owners, owner_r = np.unique(inputs.labels.place_n[rows], return_inverse=True)
-    group_U = np.zeros(len(owners), np.int64)
+    owner_r = np.arange(len(rows))  # but for clicks, a row is a user of the statistic
+    if inputs.task.kind is TaskKind.CLICKS:
+        owner_r = np.unique(inputs.labels.place_n[rows], return_inverse=True)[1]
+    users = int(owner_r.max()) + 1
+    group_U = np.zeros(users, np.int64)
     group_U[owner_r] = np.repeat(np.arange(len(members)), [len(r) for r in members.values()])
     scored = score(inputs, values, rows, owner_r)
+    class_U = np.zeros(users, np.int64)
+    if inputs.task.kind in CLASSES:
+        class_U[owner_r] = inputs.problem.target_n[rows]
+    order, dealt_U = np.argsort(class_U, kind="stable"), np.empty_like(group_U)
     rng = np.random.default_rng([config.seed, 0])
     ranges = []
     for _ in range(config.downstream.bootstrap):
-        weights_GU = rng.permutation(group_U) == np.arange(len(members))[:, None]
+        dealt_U[order] = group_U[np.lexsort((rng.random(users), class_U))]
+        weights_GU = dealt_U == np.arange(len(members))[:, None]
         value_G = scored.statistic(weights_GU.astype(np.float64))[:, 0]
         ranges.append(value_G.max() - value_G.min())
     drawn = np.array(ranges)

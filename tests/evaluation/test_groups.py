@@ -95,6 +95,23 @@ def test_groups_that_were_dealt_at_random_differ_as_by_chance(company, tmp_path)
     assert chance["value"] > 0.02
 
 
+def test_few_positives_of_a_group_are_few_by_chance_too(company, tmp_path):
+    def uneven(user):
+        """Of the south, of whom vectors tell nothing, a group with hardly a positive in it."""
+        most = number(user) < 8 if told(user) else number(user) % 3
+        return None if half(user) == "north" else "few" if most else "many"
+
+    def even(user):
+        most = number(user) % 8 == 5 or number(user) % 24 == 6
+        return None if half(user) == "north" else "few" if most else "many"
+
+    _, mine, chance = difference(run(company, tmp_path, uneven))
+    _, _, otherwise = difference(run(company, tmp_path, even))
+    assert chance["low"] <= mine["value"] <= chance["high"]
+    # Of the same users in groups about as large: what differs is how many positives each has.
+    assert chance["high"] > 1.5 * otherwise["high"]
+
+
 def test_small_groups_are_counted_and_not_shown(company, tmp_path, capsys):
     def region(user):
         return "islands" if number(user) % 10 == 0 else ("a", "b", "c")[number(user) % 3]
