@@ -4,9 +4,10 @@
         --out=runs/first/audit
 
 People of one service are looked for among those of another, at several sizes of galleries, and
-training users are told from others: 5 s for 600 people on 2 cores. The same with other exports of
-these people, of another window of time, or of another encoder whose space an attacker turns by the
-pairs of 100 people who are known already:
+training users are told from others: 5 s for 600 people on 2 cores, 30 s a linkage of 20,000, which
+are a sample where there are more (`audit.max_users`). The same with other exports of these people,
+of another window of time, or of another encoder whose space an attacker turns by the pairs of 100
+people who are known already:
 
     python -m clue_jax evaluate --config=configs/evaluate/audit.py --embeddings=runs/first/users \\
         --config.audit.beside=month=runs/first/month,rival=runs/second/users --out=runs/first/audit
