@@ -5,6 +5,9 @@ Stages are imported when they run, so that help and usage errors come at once, w
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from clue_jax.cli_embeddings import ACTIONS
 from clue_jax.cli_stage import Flag, Stage
 from clue_jax.config import (
@@ -15,6 +18,7 @@ from clue_jax.config import (
     ScaleConfig,
     SynthesizeConfig,
 )
+from clue_jax.errors import NonFiniteError, Preempted
 
 
 def _quickstart(out: str) -> None:
@@ -44,7 +48,7 @@ def _train(config: PretrainConfig, data: list[str], workdir: str) -> None:
     from clue_jax.parallel.processes import joined_processes
     from clue_jax.training.loop import train
 
-    with joined_processes():
+    with joined_processes(), _with_page(workdir):
         train(config, data, workdir)
 
 
@@ -66,6 +70,7 @@ def _evaluate(config: EvaluateConfig, embeddings: str, out: str) -> None:
     from clue_jax.evaluation.suite import evaluate
 
     evaluate(config, embeddings, out)
+    _page(out)
 
 
 def _scale(config: ScaleConfig, data: str, workdir: str) -> None:
@@ -83,6 +88,31 @@ def _erase(
 
     found = erase_everywhere(ids, Places(data, embeddings, workdir), record)
     say("\n".join(describe_erasure(found, record)))
+
+
+@contextlib.contextmanager
+def _with_page(workdir: str) -> Iterator[None]:
+    """Writes report.html once a run has ended, been stopped or diverged; process 0 does."""
+    import jax
+
+    try:
+        yield
+    except (Preempted, NonFiniteError):
+        if jax.process_index() == 0:
+            _page(workdir)
+        raise
+    if jax.process_index() == 0:
+        _page(workdir)
+
+
+def _page(directory: str) -> None:
+    """Writes report.html beside what a stage has made, which is there without it: never fails."""
+    from clue_jax.console import say
+
+    try:
+        _report(directory)
+    except Exception as error:  # whatever a page may stumble over
+        say(f"no report.html: {type(error).__name__}: {error}")
 
 
 def _report(directory: str) -> None:
