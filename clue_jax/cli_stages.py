@@ -115,11 +115,19 @@ def _page(directory: str) -> None:
         say(f"no report.html: {type(error).__name__}: {error}")
 
 
-def _report(directory: str) -> None:
+def _report(
+    directory: str, labels: str = "", label: str = "", follow: bool = False, every: int = 30
+) -> None:
     from clue_jax.console import say
+    from clue_jax.report import live
+    from clue_jax.report.labelled import named_table
     from clue_jax.report.page import write_report
 
-    say(f"wrote {write_report(directory)}")
+    table = named_table(labels, label)
+    if follow:
+        live.follow(directory, every, lambda seconds: write_report(directory, table, seconds))
+    page = write_report(directory, table)
+    say(f"wrote {page}")
 
 
 _DATA = Flag("data", "prepared dataset (the --out of prepare)")
@@ -249,8 +257,18 @@ STAGES = {
         ),
         Stage(
             "report",
-            "report.html for a run, an evaluation or a quickstart folder",
+            "report.html for a run, an export, an evaluation, a study or a quickstart folder",
             _report,
+            (
+                Flag(
+                    "labels",
+                    "Parquet table of user_id and a label, to colour the map of an export by",
+                    optional=True,
+                ),
+                Flag("label", "its column; else the one called as the table", optional=True),
+                Flag("follow", "write it again and again while a run is at work", kind=bool),
+                Flag("every", "seconds between two pages of --follow", "30", kind=int),
+            ),
             positional=("directory",),
             example="report runs/first",
         ),

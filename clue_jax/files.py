@@ -243,6 +243,15 @@ def lease(path: epath.PathLike) -> Iterator[None]:
                 path.unlink()
 
 
+def is_held(path: epath.PathLike) -> bool:
+    """Whether a live process holds a lease."""
+    try:
+        _refuse_live(epath.Path(path))
+    except LockedError:
+        return True
+    return False
+
+
 def _lease_record(token: str) -> dict[str, Any]:
     return {
         "token": token,

@@ -62,7 +62,8 @@ def test_defaults_and_positional_arguments(calls):
     assert cli.main(["quickstart"]) == 0
     assert cli.main(["quickstart", "--out", "elsewhere"]) == 0
     assert cli.main(["report", "runs/a b"]) == 0
-    assert calls == [{"out": "runs/quickstart"}, {"out": "elsewhere"}, {"directory": "runs/a b"}]
+    assert calls[:2] == [{"out": "runs/quickstart"}, {"out": "elsewhere"}]
+    assert calls[2]["directory"] == "runs/a b"
 
 
 def test_overrides_of_every_type(calls):

@@ -12,7 +12,16 @@ from clue_jax.report.fragments import card, cell, folded, table
 from clue_jax.report.read import Run, number
 
 TABLE_ROWS = 20  # of the table under the charts
-TABLE_METRICS = ("loss", "retrieval_at_1", "learning_rate", "logit_scale", "users_per_second")
+TABLE_METRICS = (
+    "loss",
+    "retrieval_at_1",
+    "learning_rate",
+    "logit_scale",
+    "users_per_second",
+    "mfu",
+    "data_wait",
+    "goodput",
+)
 
 
 def training_section(run: Run) -> str:
@@ -42,8 +51,8 @@ def curve(
 
 def _training_charts(run: Run) -> Iterable[str]:
     loss = curve(run.training, "loss")
-    batch = number(_setting(run, "train", "batch_users"))
-    item_steps = number(_setting(run, "sampling", "item_steps")) or 0
+    batch = number(setting(run, "train", "batch_users"))
+    item_steps = number(setting(run, "sampling", "item_steps")) or 0
     # Before this step a view is a single item, an easier or harder task than that of a user.
     seen = loss is not None and 0 < item_steps < loss.steps[-1]
     mark = ("whole users", item_steps) if seen else None
@@ -94,6 +103,18 @@ def _schedule_charts(run: Run) -> Iterable[str]:
 
 def _time_charts(run: Run) -> Iterable[str]:
     yield _chart(
+        "Throughput",
+        "Users a second, of both views, while steps are taken.",
+        curve(run.training, "users_per_second"),
+        floor=0.0,
+    )
+    yield _chart(
+        "MFU",
+        "Model FLOP utilisation: share of the peak of all devices, of what is computed.",
+        curve(run.training, "mfu"),
+        floor=0.0,
+    )
+    yield _chart(
         "Goodput",
         "Share of the time since the run began, down time included, that went into steps.",
         curve(run.training, "goodput"),
@@ -114,13 +135,14 @@ def _chart(title: str, caption: str, points: figures.Curve | None, **options: An
     )
 
 
-def _setting(run: Run, section: str, key: str) -> Any:
+def setting(run: Run, section: str, key: str) -> Any:
+    """Of the run's config; None where it has no such key."""
     settings = run.config.get(section)
     return settings.get(key) if isinstance(settings, dict) else None
 
 
 def _metrics_table(run: Run) -> str:
-    names = [name for name in TABLE_METRICS if any(name in row for row in run.training)]
+    names = [name for name in TABLE_METRICS if curve(run.training, name)]
     last = len(run.training) - 1
     picked = np.unique(np.linspace(0, last, min(TABLE_ROWS, last + 1)).astype(int))
     rows = [

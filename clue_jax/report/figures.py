@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +59,11 @@ def label(value: float) -> str:
     return f"{value:.3g}"
 
 
+def percent(share: float) -> str:
+    """A share short enough for an axis: 5%, 2.5%."""
+    return f"{100 * share:.3g}%"
+
+
 def thin(curve: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Steps, means, lows and highs of at most MAX_POINTS runs of neighbouring rows."""
     runs = min(MAX_POINTS, len(curve.steps))
@@ -79,8 +85,9 @@ def line_chart(
     ceiling: float | None = None,
     reference: tuple[str, float] | None = None,
     mark: tuple[str, int] | None = None,
+    axis: str = "training step",
 ) -> str:
-    """One curve over steps as SVG.
+    """One curve, over steps or something else that is counted, as SVG.
 
     Args:
         title: what the curve shows, for readers who cannot see it.
@@ -88,6 +95,7 @@ def line_chart(
         floor: the axis starts here at the latest, `ceiling`: and ends here at the latest.
         reference: a name and a level, drawn as a dashed line.
         mark: a name and a step, drawn as a vertical line.
+        axis: what is counted.
     """
     bounds = [*curve.values, *([reference[1]] if reference else [])]
     low = min(bounds) if floor is None else min(floor, *bounds)
@@ -105,20 +113,26 @@ def line_chart(
     def y(value: float) -> float:
         return bottom - (bottom - TOP) * (value - y_low) / (y_high - y_low)
 
-    parts = [_y_axis(y_ticks, y, right), _x_axis([t for t in x_ticks if t <= x_high], x, bottom)]
+    parts = [
+        y_axis(y_ticks, y, right),
+        _x_axis([t for t in x_ticks if t <= x_high], axis, x, bottom),
+    ]
     if mark:
         parts.append(_mark(mark[0], x(mark[1]), bottom))
     if reference:
         parts.append(_reference(reference[0], y(reference[1]), right))
     parts.append(_curve(curve, x, y))
-    return _svg(HEIGHT, describe(title, curve, reference), parts)
+    return svg(HEIGHT, describe(title, curve, reference, axis), parts)
 
 
-def describe(title: str, curve: Curve, reference: tuple[str, float] | None) -> str:
+def describe(
+    title: str, curve: Curve, reference: tuple[str, float] | None, axis: str = "training step"
+) -> str:
     """The chart in a sentence."""
     first, last = curve.values[0], curve.values[-1]
+    unit = axis.removeprefix("training ")
     text = (
-        f"{title}: {label(first)} at step {curve.steps[0]:,}, {label(last)} at step"
+        f"{title}: {label(first)} at {unit} {curve.steps[0]:,}, {label(last)} at {unit}"
         f" {curve.steps[-1]:,}, between {label(curve.values.min())} and"
         f" {label(curve.values.max())}"
     )
@@ -140,13 +154,13 @@ def interval_plot(title: str, axis: str, intervals: list[Interval]) -> str:
         f'<line class="grid" x1="{x(t):.1f}" x2="{x(t):.1f}" y1="{TOP}" y2="{bottom}"/>'
         for t in x_ticks
     ]
-    parts.append(_tick_row(x_ticks, x, bottom))
-    parts.append(_centred(axis, (left + right) / 2, bottom + 34))
+    parts.append(tick_row(x_ticks, x, bottom))
+    parts.append(centred(axis, (left + right) / 2, bottom + 34))
     sentences = []
     for position, row in enumerate(intervals):
         parts.append(_interval(row, x, TOP + ROW_HEIGHT * (position + 0.7)))
         sentences.append(f"{row.label} {interval_text(row.value, row.low, row.high)}")
-    return _svg(bottom + BOTTOM, f"{title}: {'; '.join(sentences)}", parts)
+    return svg(bottom + BOTTOM, f"{title}: {'; '.join(sentences)}", parts)
 
 
 def interval_text(value: float, low: float | None, high: float | None) -> str:
@@ -169,7 +183,7 @@ def _interval(row: Interval, x, y: float) -> str:
     middle = min(max(x(row.value), 4 + half), WIDTH - 4 - half)
     return (
         f'<g class="{kind}">{bar}<circle cx="{x(row.value):.1f}" cy="{y}" r="4.5"/>'
-        f"{_centred(text, middle, y - 9)}</g>"
+        f"{centred(text, middle, y - 9)}</g>"
     )
 
 
@@ -196,29 +210,32 @@ def _curve(curve: Curve, x, y) -> str:
     return "".join(parts)
 
 
-def _y_axis(values: list[float], y, right: float) -> str:
+def y_axis(values: list[float], y, right: float, written: Callable[[float], str] = label) -> str:
+    """Lines across the picture with their values on the left; `y` places a value."""
     return "".join(
         f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y(v):.1f}" y2="{y(v):.1f}"/>'
-        f'<text x="{LEFT - 7}" y="{y(v) + 4:.1f}" text-anchor="end">{label(v)}</text>'
+        f'<text x="{LEFT - 7}" y="{y(v) + 4:.1f}" text-anchor="end">{written(v)}</text>'
         for v in values
     )
 
 
-def _x_axis(values: list[float], x, bottom: float) -> str:
+def _x_axis(values: list[float], axis: str, x, bottom: float) -> str:
     middle = (LEFT + WIDTH - RIGHT) / 2
     return (
         f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>'
-        f"{_tick_row(values, x, bottom)}"
-        f"{_centred('training step', middle, bottom + 34)}"
+        f"{tick_row(values, x, bottom)}"
+        f"{centred(axis, middle, bottom + 34)}"
     )
 
 
-def _centred(text: str, x: float, y: float) -> str:
+def centred(text: str, x: float, y: float) -> str:
+    """Text around a point."""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{html.escape(text)}</text>'
 
 
-def _tick_row(values: list[float], x, bottom: float) -> str:
-    return "".join(_centred(label(v), x(v), bottom + 17) for v in values)
+def tick_row(values: list[float], x, bottom: float) -> str:
+    """Values under the picture; `x` places one."""
+    return "".join(centred(label(v), x(v), bottom + 17) for v in values)
 
 
 def _reference(name: str, y: float, right: float) -> str:
@@ -235,7 +252,8 @@ def _mark(name: str, x: float, bottom: float) -> str:
     )
 
 
-def _svg(height: float, description: str, parts: list[str]) -> str:
+def svg(height: float, description: str, parts: list[str]) -> str:
+    """A picture that says what it shows to who cannot see it."""
     text = html.escape(description)
     return (
         f'<svg role="img" aria-label="{text}" viewBox="0 0 {WIDTH} {height}"'

@@ -36,6 +36,12 @@ def card(title: str, svg: str, caption: str) -> str:
     )
 
 
+def legend(entries: list[tuple[str, str]]) -> str:
+    """Marks as HTML, each with what it stands for."""
+    items = "".join(f"<li>{mark}{text(name)}</li>" for mark, name in entries)
+    return f'<ul class="legend">{items}</ul>'
+
+
 def folded(summary: str, content: str) -> str:
     """Content that opens when its summary is clicked."""
     return f"<details><summary>{text(summary)}</summary>{content}</details>"

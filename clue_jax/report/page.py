@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,49 +14,62 @@ from clue_jax import files
 from clue_jax.evaluation.results import PREFIX, metric_name
 from clue_jax.report import figures
 from clue_jax.report.curves import curve, training_section
+from clue_jax.report.embeddings import embeddings_section
 from clue_jax.report.fragments import card, cell, folded, literal, table, text
+from clue_jax.report.labelled import LabelTable
 from clue_jax.report.read import Command, Material, Run, headline, read_material
 from clue_jax.report.scaling import study_sections
+from clue_jax.report.status import status
 from clue_jax.report.style import CSS
 from clue_jax.report.tasks import downstream_section
 
 BASELINES = ("tfidf", "random_encoder", "chance")
 
 
-def write_report(directory: str) -> epath.Path:
+def write_report(
+    directory: epath.PathLike, labels: LabelTable | None = None, again: int = 0
+) -> epath.Path:
     """Writes `report.html` into what a stage left; gives its path.
+
+    Args:
+        directory: what a stage left.
+        labels: to colour the map of an export by, where there is one.
+        again: seconds after which a browser loads the page again; 0: never.
 
     Raises:
         DataError: the directory has nothing to report on, or a file is missing or damaged.
         StorageError: the page could not be written.
     """
-    material = read_material(directory)
+    material = read_material(directory, labels)
     page = epath.Path(directory) / "report.html"
-    files.write_text(page, render(material))
+    files.write_text(page, render(material, again))
     return page
 
 
-def render(material: Material) -> str:
+def render(material: Material, again: int = 0) -> str:
     """The whole page as HTML."""
     run = material.run
     body = [
         f"<h1>{text(material.title)}</h1>",
         '<p class="soft">General-purpose user embeddings: the same person, seen through two'
         " services, is to be found again among all others.</p>",
+        status(run) if run else "",
         _tiles(material),
         _score_plots(material.results),
         downstream_section(material.results),
         training_section(run) if run else "",
+        embeddings_section(material.spread) if material.spread else "",
         study_sections(material.study) if material.study else "",
         _results(material.results),
         _dataset(material.dataset) if material.dataset else "",
         _commands(material.commands),
         _origin(run) if run else "",
     ]
+    refresh = f'<meta http-equiv="refresh" content="{again}">' if again else ""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{text(material.title)}</title><style>{CSS}</style></head>\n"
+        f"{refresh}<title>{text(material.title)}</title><style>{CSS}</style></head>\n"
         f"<body><main>{''.join(body)}</main></body></html>\n"
     )
 
@@ -116,8 +130,18 @@ def _score_plot(task: str, entries: list[dict[str, Any]]) -> str:
     ]
     users = {entry["n"] for entry in entries if isinstance(entry.get("n"), int)}
     among = f", n = {users.pop():,}" if len(users) == 1 else ""
-    chart = figures.interval_plot(f"{task}, R@10", "R@10", intervals)
-    return card(task, chart, f"With 95 % intervals{among}.")
+    title, said = _of_task(task)
+    chart = figures.interval_plot(f"{title}, R@10", "R@10", intervals)
+    return card(title, chart, f"{said}ith 95 % intervals{among}.")
+
+
+def _of_task(task: str) -> tuple[str, str]:
+    """A title for a task, and the beginning of a caption."""
+    named = re.fullmatch(r"matching/([^/]+)/(.+?)( \(mean\))?", task)
+    if not named:
+        return task, "W"
+    both = ", mean of both directions" if named[3] else ""
+    return named[2], f"Users of {named[1]} found again through the other service{both}, w"
 
 
 def _results(results: list[dict[str, Any]]) -> str:
@@ -131,7 +155,7 @@ def _results(results: list[dict[str, Any]]) -> str:
         title = f"{entry['task']}, {metric_name(entry['metric'])}"
         groups.setdefault(title, []).append([entry["model"], score, cell(entry.get("n"))])
     columns = [("model", False), ("value [95 % interval]", True), ("n", True)]
-    return f"<h2>All results</h2>{table(columns, groups)}"
+    return f"<h2>All results</h2>{folded('Every model, task and metric', table(columns, groups))}"
 
 
 def _dataset(manifest: dict[str, Any]) -> str:

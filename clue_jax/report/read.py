@@ -11,7 +11,10 @@ from typing import Any
 from etils import epath
 
 from clue_jax import files
+from clue_jax.embeddings.reader import MANIFEST, SEAL
 from clue_jax.errors import DataError
+from clue_jax.report.labelled import LabelTable, task_tables
+from clue_jax.report.spread import Spread, read_spread
 from clue_jax.scaling.results import FIGURES, FITS, RESULTS
 
 RESULT_KEYS = ("task", "model", "metric", "value")
@@ -25,6 +28,7 @@ class Run:
     environment: dict[str, Any]
     training: list[dict[str, Any]]  # rows by step
     validation: list[dict[str, Any]]  # rows by step
+    live: bool = False  # somebody is training it
 
 
 @dataclass(frozen=True)
@@ -55,40 +59,83 @@ class Material:
     dataset: dict[str, Any] | None = None  # manifest.json of the prepared dataset
     commands: list[Command] = field(default_factory=list)
     study: Study | None = None
+    spread: Spread | None = None
 
 
-def read_material(directory: epath.PathLike) -> Material:
-    """Reads what `train`, `evaluate`, `scale` or `quickstart` left in its folder.
+def read_material(directory: epath.PathLike, labels: LabelTable | None = None) -> Material:
+    """Reads what `train`, `evaluate`, `export`, `scale` or `quickstart` left in its folder.
+
+    Args:
+        directory: the folder.
+        labels: to colour the map of an export by, where there is one.
 
     Raises:
         DataError: nothing to report on, or a file that is missing or damaged; names it.
     """
     folder = epath.Path(directory)
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such directory; pass what train, evaluate or scale wrote")
+        raise DataError(
+            f"{folder}: no such directory; pass what train, export, evaluate or scale wrote"
+        )
     if (folder / "metrics.jsonl").exists():
         run = read_run(folder)
         return Material(f"Run {folder.name}", run=run, commands=_recorded("train", run.environment))
     if (folder / "results.json").exists():
-        return Material(f"Evaluation {folder.name}", results=read_results(folder / "results.json"))
+        return Material(
+            f"Evaluation {folder.name}",
+            results=read_results(folder / "results.json"),
+            spread=_evaluated_spread(folder, labels),
+        )
     if (folder / FITS).exists():
         return Material(f"Scaling study {folder.name}", study=read_study(folder))
-    run_folder, evaluation = folder / "run", folder / "evaluation"
-    if run_folder.is_dir() or evaluation.is_dir():
-        manifest = folder / "data" / "manifest.json"
-        commands = folder / "commands.json"
+    if (folder / "run").is_dir() or (folder / "evaluation").is_dir():
+        return _read_quickstart(folder, labels)
+    if _is_export(folder):
         return Material(
-            f"Quickstart {folder.name}" if folder.name != "quickstart" else "Quickstart",
-            run=read_run(run_folder) if run_folder.is_dir() else None,
-            results=read_results(evaluation / "results.json") if evaluation.is_dir() else [],
-            dataset=read_object(manifest) if manifest.exists() else None,
-            commands=read_commands(commands) if commands.exists() else [],
+            f"Embeddings {folder.name}", spread=read_spread(folder, [labels] if labels else [])
         )
     raise DataError(
         f"{folder}: nothing to report on; expected metrics.jsonl (a run), results.json (an"
-        f" evaluation), {FITS} (a scaling study that has something to conclude from), or the"
-        " folders run/ or evaluation/ (a quickstart)"
+        f" evaluation), {FITS} (a scaling study that has something to conclude from), {MANIFEST}"
+        " of a complete export, or the folders run/ or evaluation/ (a quickstart)"
     )
+
+
+def _read_quickstart(folder: epath.Path, labels: LabelTable | None) -> Material:
+    run_folder, evaluation = folder / "run", folder / "evaluation"
+    manifest, commands = folder / "data" / "manifest.json", folder / "commands.json"
+    embeddings, favourites = folder / "embeddings", folder / "logs" / "labels" / "favourite"
+    if labels is None and favourites.is_dir():
+        labels = LabelTable(str(favourites), "favourite")
+    tables = [labels] if labels else []
+    return Material(
+        f"Quickstart {folder.name}" if folder.name != "quickstart" else "Quickstart",
+        run=read_run(run_folder) if run_folder.is_dir() else None,
+        results=read_results(evaluation / "results.json") if evaluation.is_dir() else [],
+        dataset=read_object(manifest) if manifest.exists() else None,
+        commands=read_commands(commands) if commands.exists() else [],
+        spread=read_spread(embeddings, tables) if _is_export(embeddings) else None,
+    )
+
+
+def _is_export(folder: epath.Path) -> bool:
+    """Whether a complete export is there."""
+    manifest = folder / MANIFEST
+    return manifest.exists() and SEAL in read_object(manifest)
+
+
+def _evaluated_spread(folder: epath.Path, labels: LabelTable | None) -> Spread | None:
+    """Of the export that tasks were evaluated on, by their labels; None where it has gone."""
+    config, evaluated = folder / "config.json", folder / "evaluated.json"
+    if not (config.exists() and evaluated.exists()):
+        return None
+    found = read_object(evaluated)
+    export = epath.Path(str(found.get("embeddings", "")))
+    tables = [labels] if labels else task_tables(read_object(config))
+    if not (tables and _is_export(export)):
+        return None
+    same = read_object(export / MANIFEST)[SEAL] == found.get("embeddings_manifest_sha256")
+    return read_spread(export, tables) if same else None
 
 
 def read_run(folder: epath.Path) -> Run:
@@ -101,6 +148,7 @@ def read_run(folder: epath.Path) -> Run:
         training=[row for row in rows if "split" not in row],
         # Of several datasets: their means.
         validation=[r for r in rows if r.get("split") == "validation" and "dataset" not in r],
+        live=files.is_held(folder / "lock"),
     )
 
 

@@ -5,11 +5,14 @@ CSS = """
   color-scheme: light dark;
   --page: #f7f7f5; --card: #ffffff; --ink: #1c1e21; --soft: #5d636b; --line: #dfe1e4;
   --accent: #1f66b5; --muted: #8a9099; --reference: #b3541e;
+  /* Groups, told apart with every common colour vision, and by shape. */
+  --g0: #0a45cc; --g1: #cc7a00; --g2: #00a078; --g3: #a865b4; --g4: #733a00; --g5: #303030;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #14161a; --card: #1d2025; --ink: #e8eaed; --soft: #a5abb3; --line: #33373e;
     --accent: #6cb0f5; --muted: #868d97; --reference: #e39a6b;
+    --g0: #5a9dfc; --g1: #de7a14; --g2: #2cd890; --g3: #c88abe; --g4: #f0e640; --g5: #f2f2f2;
   }
 }
 * { box-sizing: border-box; }
@@ -23,8 +26,11 @@ h2 { font-size: 1.2rem; margin: 36px 0 12px; }
 h3 { font-size: 0.95rem; margin: 0 0 8px; font-weight: 600; }
 p { margin: 0 0 12px; max-width: 70ch; }
 .soft { color: var(--soft); }
+.status { font-weight: 600; }
+progress { display: block; width: 100%; max-width: 70ch; accent-color: var(--accent); margin-top: 6px; }
 .tiles, .charts { display: grid; gap: 16px; }
-.tiles { grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); margin-top: 20px; }
+.tiles { grid-template-columns: repeat(auto-fit, minmax(112px, 1fr)); margin-top: 20px; }
+.tile { overflow-wrap: anywhere; }
 .charts { grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr)); }
 figure { margin: 0; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 14px; }
@@ -46,9 +52,29 @@ svg .end { fill: var(--ink); font-weight: 600; }
 svg .model text { fill: var(--ink); font-weight: 600; }
 .baseline .bar { stroke: var(--muted); } .baseline circle { fill: var(--muted); }
 .charts.wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr)); }
+@media (min-width: 940px) { .wide svg { font-size: 9px; } }
 /* Drawn to be printed, dark on light. */
 .print { background: #ffffff; } .print img { display: block; width: 100%; height: auto; }
 .print figcaption { color: #5d636b; }
+.g0 { fill: var(--g0); stroke: var(--g0); }
+.g1 { fill: var(--g1); stroke: var(--g1); }
+.g2 { fill: var(--g2); stroke: var(--g2); }
+.g3 { fill: var(--g3); stroke: var(--g3); }
+.g4 { fill: var(--g4); stroke: var(--g4); }
+.g5 { fill: var(--g5); stroke: var(--g5); }
+.g { opacity: 0.85; stroke-width: 0.4; stroke-linecap: round; } .g5 { stroke-width: 1.4; }
+.others { stroke: var(--muted); stroke-linecap: round; fill: none; opacity: 0.6; }
+.tie { stroke: var(--ink); stroke-width: 0.9; fill: none; opacity: 0.8; }
+.hist { stroke-width: 1.8; stroke-linejoin: round; fill-opacity: 0.22; }
+.h0 { fill: var(--g0); stroke: var(--g0); }
+.h1 { fill: var(--g1); stroke: var(--g1); stroke-dasharray: 5 3; }
+.legend { list-style: none; margin: 0 0 8px; padding: 0; font-size: 0.85rem; }
+.legend { display: flex; flex-wrap: wrap; gap: 2px 14px; color: var(--soft); }
+.legend li { display: inline-flex; align-items: center; gap: 5px; }
+svg.mark { width: 14px; height: 14px; flex: none; }
+.swatch { width: 22px; height: 0; border-top: 3px solid; flex: none; }
+.s0 { border-color: var(--g0); } .s1 { border-color: var(--g1); border-top-style: dashed; }
+.after { margin-top: 16px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 0.9rem; }
 th, td { text-align: left; padding: 6px 12px 6px 0; border-bottom: 1px solid var(--line); }

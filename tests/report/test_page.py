@@ -94,7 +94,7 @@ def test_a_run_is_shown_with_its_curves(tmp_path):
     page = page_of(tmp_path / "run")
     outline = Outline(page)
     charts = [attrs for tag, attrs in outline.tags if tag == "svg"]
-    assert len(charts) == 8 and all(attrs["role"] == "img" for attrs in charts)
+    assert len(charts) == 9 and all(attrs["role"] == "img" for attrs in charts)
     names = [attrs["aria-label"].split(":")[0] for attrs in charts]
     assert names[0] == "Loss" and "Validation R@10" in names and "Temperature" in names
     assert "chance 0.047" in next(a["aria-label"] for a in charts if "R@10" in a["aria-label"])
@@ -102,6 +102,15 @@ def test_a_run_is_shown_with_its_curves(tmp_path):
     assert "75% goodput, 2 restarts" in outline.text and "1 skipped steps" in outline.text
     assert not re.search(r"\bnan\b", re.sub(r"<pre.*?</pre>", "", page, flags=re.S).lower())
     assert "--workdir=a b" in outline.text
+    assert "Throughput" in names and "MFU" not in names  # which CPUs have not
+
+
+def test_utilisation_is_shown_where_it_is_known(tmp_path):
+    fill_run(tmp_path)
+    rows = [{"step": step, "loss": 1.0, "mfu": step / 100} for step in (10, 20)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    outline = Outline(page_of(tmp_path))
+    assert any(of.get("aria-label", "").startswith("MFU: 0.1") for _, of in outline.tags)
 
 
 def test_an_evaluation_is_shown_with_its_intervals(tmp_path):

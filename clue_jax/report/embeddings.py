@@ -1,0 +1,123 @@
+"""The section of a report on an export: maps, how near vectors are, how far they are spread."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clue_jax.report.figures import Curve, label, line_chart
+from clue_jax.report.fragments import card, folded, legend, table, text
+from clue_jax.report.plots import OTHERS, binned, histogram_chart, mark, plane
+from clue_jax.report.spread import Map, Spread
+
+BINS = 40
+
+
+def embeddings_section(spread: Spread) -> str:
+    """Everything as HTML."""
+    manifest = spread.statistics.manifest
+    what, rows, width = manifest["what"], manifest["rows"], manifest["embedding_width"]
+    maps = "".join(_map(one, what) for one in spread.maps)
+    charts = "".join((_view_cosines(spread), _pair_cosines(spread), _lengths(spread)))
+    return (
+        f"<h2>Embeddings</h2><p>{rows:,} {text(what)} of {width} dimensions, model"
+        f" {text(manifest['model_version'])}. Maps show {text(what)} who lie evenly over the"
+        " export, on the plane in which their vectors vary most (principal components): who is"
+        " near there may still be far in the other directions.</p>"
+        f'<div class="charts wide">{maps}</div>'
+        f'<div class="charts wide after">{charts}{_variance(spread)}</div>{_numbers(spread)}'
+    )
+
+
+def _map(one: Map, what: str) -> str:
+    first, second = one.shares
+    title = f"By {one.by}"
+    svg = plane(title, one.points_N2, one.groups_N, one.names, one.ties_M4)
+    counts = [(name, int((one.groups_N == k).sum())) for k, name in enumerate(one.names)]
+    entries = [(mark(k), f"{name} ({count:,})") for k, (name, count) in enumerate(counts)]
+    others = int((one.groups_N < 0).sum())
+    if others:
+        entries.append((mark(-1), f"{OTHERS} ({others:,})"))
+    drawn = "a vector for each service" if len(one.ties_M4) else f"a vector of each of the {what}"
+    caption = f"{drawn.capitalize()}; the plane shows {first + second:.0%} of the variance."
+    if len(one.ties_M4):
+        caption += f" Lines join two services' vectors of {len(one.ties_M4)} of the users."
+    return card(title, legend(entries) + svg, caption)
+
+
+def _view_cosines(spread: Spread) -> str:
+    """The picture of what training is for."""
+    if not spread.cosines:
+        return ""
+    low = min(float(found.min()) for found in spread.cosines.values())
+    edges = np.linspace(np.floor(10 * low) / 10, 1.0, BINS + 1)
+    rows = binned({name: np.clip(v, -1, 1) for name, v in spread.cosines.items()}, edges)
+    title = "The same user against others"
+    entries = [
+        (f'<span class="swatch s{k}" aria-hidden="true"></span>', f"{row.name}, median"
+         f" {row.median:.2f}") for k, row in enumerate(rows)
+    ]  # fmt: skip
+    same, other = spread.cosines.values()
+    ranks = np.searchsorted(np.sort(other), same).mean() / len(other)
+    caption = (
+        "Cosine between vectors of two services. A user's own second vector is nearer than that"
+        f" of another user in {ranks:.1%} of all comparisons."
+    )
+    return card(title, legend(entries) + histogram_chart(title, "cosine", edges, rows), caption)
+
+
+def _pair_cosines(spread: Spread) -> str:
+    cosines = spread.statistics.cosines
+    if not len(cosines):
+        return ""
+    edges = np.linspace(np.floor(10 * cosines.min()) / 10, 1.0, BINS + 1)
+    rows = binned({"pairs": cosines}, edges)
+    what = spread.statistics.manifest["what"]
+    title = f"Similarity of two {what}"
+    caption = (
+        f"Cosines of {len(cosines):,} pairs of a sample, of combined vectors; median"
+        f" {rows[0].median:.2f}. All near 1 would be a collapse."
+    )
+    return card(title, histogram_chart(title, "cosine", edges, rows), caption)
+
+
+def _lengths(spread: Spread) -> str:
+    """Of the vectors themselves all lengths are one, so these are of what they are made from."""
+    if not len(spread.means):
+        return ""
+    edges = np.linspace(min(np.floor(10 * spread.means.min()) / 10, 0.9), 1.0, BINS + 1)
+    rows = binned({"users": np.minimum(spread.means, 1.0)}, edges)
+    title = "Norms before normalisation"
+    least, most = spread.statistics.norms
+    caption = (
+        "Length of the mean of a user's vectors of two services or more: 1 where they agree. The"
+        f" export scales it to one (here {least:.4f} to {most:.4f})."
+    )
+    return card(title, histogram_chart(title, "norm of the mean", edges, rows), caption)
+
+
+def _variance(spread: Spread) -> str:
+    variance_E = spread.statistics.variance_E
+    if len(variance_E) < 2 or not variance_E.sum():
+        return ""
+    shares = np.cumsum(variance_E) / variance_E.sum()
+    curve = Curve(np.arange(1, len(shares) + 1), shares)
+    title = "Spread over directions"
+    chart = line_chart(title, curve, floor=0.0, ceiling=1.0, axis="directions")
+    caption = (
+        "Share of the variance in as many directions, the greatest first; effective rank"
+        f" {spread.statistics.effective_rank:.1f} of {len(variance_E)}."
+    )
+    return card(title, chart, caption)
+
+
+def _numbers(spread: Spread) -> str:
+    found = spread.statistics
+    rows, dead = found.manifest["rows"], len(found.dead)
+    lines = [
+        *([f"with {name}", f"{n:,} ({n / rows:.0%})"] for name, n in found.services.items()),
+        ["norms", f"{found.norms[0]:.6f} to {found.norms[1]:.6f}"],
+        ["length of the mean vector", label(float(np.linalg.norm(found.mean_E)))],
+        ["dimensions that hardly vary", f"{dead:,} of {len(found.mean_E):,}"],
+    ]
+    numbers = table([("of all rows", False), ("", True)], {"": lines})
+    return folded("Numbers of the export", numbers)
