@@ -181,6 +181,7 @@ class TrainConfig:
     max_skipped: int = 5  # skipped steps in a row, not finite or spikes, before the run stops
     spike_deviations: float = 0.0  # skip a step so far above the last ones; 0: never for that
     skip_batches: str = ""  # A:B,... steps that learn nothing, from the A-th (of 0, 1 ...) below B
+    profile: str = ""  # A:B steps of which profile/ gets a trace, counted as in skip_batches
     divergence_every: int = 1_000  # steps between comparisons of all copies of the state; 0: never
     hang_seconds: float = 900.0  # without a step, evaluation or save before the run ends; 0: never
     eval_every: int = 100  # 0: never

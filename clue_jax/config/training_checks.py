@@ -67,10 +67,15 @@ def _validate_train(train: TrainConfig) -> None:
     for name in ("eval_every", "spike_deviations", "divergence_every", "hang_seconds"):
         require(getattr(train, name) >= 0, f"train.{name}", "is negative")
     batch_ranges(train.skip_batches)
+    profiled = batch_ranges(train.profile, "train.profile")
+    require(len(profiled) <= 1, "train.profile", f"{train.profile!r} is more than one range")
+    for first, _ in profiled:
+        problem = f"no step of {train.profile!r} is among the {train.steps} of the run"
+        require(first < train.steps, "train.profile", problem)
 
 
-def batch_ranges(text: str) -> list[tuple[int, int]]:
-    """The ranges [A, B) of `train.skip_batches`.
+def batch_ranges(text: str, key: str = "train.skip_batches") -> list[tuple[int, int]]:
+    """The ranges [A, B) of steps in a setting.
 
     Raises:
         ConfigError: it is not of the form A:B,C:D.
@@ -80,7 +85,7 @@ def batch_ranges(text: str) -> list[tuple[int, int]]:
         match = re.fullmatch(r"(\d+):(\d+)", part.strip())
         require(
             match is not None and int(match[1]) < int(match[2]),
-            "train.skip_batches",
+            key,
             f"{part!r} is no range A:B of steps, with A below B; several are parted by commas",
         )
         assert match is not None

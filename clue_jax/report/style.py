@@ -27,7 +27,9 @@ h3 { font-size: 0.95rem; margin: 0 0 8px; font-weight: 600; }
 p { margin: 0 0 12px; max-width: 70ch; }
 .soft { color: var(--soft); }
 .status { font-weight: 600; }
-progress { display: block; width: 100%; max-width: 70ch; accent-color: var(--accent); margin-top: 6px; }
+progress {
+  display: block; width: 100%; max-width: 70ch; margin-top: 6px; accent-color: var(--accent);
+}
 .tiles, .charts { display: grid; gap: 16px; }
 .tiles { grid-template-columns: repeat(auto-fit, minmax(112px, 1fr)); margin-top: 20px; }
 .tile { overflow-wrap: anywhere; }

@@ -39,6 +39,7 @@ from clue_jax.training.log import Row
 from clue_jax.training.meter import Meter
 from clue_jax.training.metrics import MetricsWriter, say_row, work_row
 from clue_jax.training.optim import make_schedule, updates_made
+from clue_jax.training.profile import Profile
 from clue_jax.training.run_directory import check_shared, environment, open_run
 from clue_jax.training.signals import Signals
 from clue_jax.training.skips import Skips
@@ -146,7 +147,7 @@ class Run:
         together(self._open_logs)
         self.updates = updates_made(self.state.opt_state)
         self.check_copies = make_divergence_check(self.lies, mesh)
-        self.saved_at = time.monotonic()
+        self.saved_at, self.profile = time.monotonic(), Profile(directory, config.train)
 
     def _open_logs(self) -> None:
         record_suppression(self.directory, self.first, self.config.sampling.suppress)
@@ -189,6 +190,7 @@ class Run:
                     meter.restart(self.row_so_far)
                     waited = 0.0  # before the meter began
                 self.watchdog.alive(f"step {batch.step + 1}")
+                self.profile.before(batch.step, self.state)
                 with jax.transfer_guard("disallow"):
                     self.state, metrics = compiled(self.state, batch.packed)
                 if dispatched:
@@ -295,7 +297,7 @@ class Run:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.watchdog.alive("ending")
         try:
-            with contextlib.closing(self.checkpoints):
+            with contextlib.closing(self.checkpoints), contextlib.closing(self.profile):
                 self.writer.close()
         except StorageError as second:
             if error is None:

@@ -38,6 +38,7 @@ MAY_CHANGE = (
     "train.hang_seconds",
     "train.log_every",
     "train.max_skipped",
+    "train.profile",
     # What a person does about a run that goes wrong; the steps from there on are others.
     "train.skip_batches",
     "train.spike_deviations",
