@@ -116,18 +116,23 @@ def _page(directory: str) -> None:
 
 
 def _report(
-    directory: str, labels: str = "", label: str = "", follow: bool = False, every: int = 30
+    directory: str,
+    labels: str = "",
+    label: str = "",
+    show_texts: bool = False,
+    data: str = "",
+    follow: bool = False,
+    every: int = 30,
 ) -> None:
     from clue_jax.console import say
     from clue_jax.report import live
-    from clue_jax.report.labelled import named_table
     from clue_jax.report.page import write_report
+    from clue_jax.report.wanted import wanted
 
-    table = named_table(labels, label)
+    view = wanted(labels, label, show_texts, data)
     if follow:
-        live.follow(directory, every, lambda seconds: write_report(directory, table, seconds))
-    page = write_report(directory, table)
-    say(f"wrote {page}")
+        live.follow(directory, every, lambda seconds: write_report(directory, view, seconds))
+    say(f"wrote {write_report(directory, view)}")
 
 
 _DATA = Flag("data", "prepared dataset (the --out of prepare)")
@@ -266,6 +271,12 @@ STAGES = {
                     optional=True,
                 ),
                 Flag("label", "its column; else the one called as the table", optional=True),
+                Flag(
+                    "show_texts",
+                    "show texts of a few test users of an export and of their nearest (--data)",
+                    kind=bool,
+                ),
+                Flag("data", "of --show_texts: the dataset that the export is of", optional=True),
                 Flag("follow", "write it again and again while a run is at work", kind=bool),
                 Flag("every", "seconds between two pages of --follow", "30", kind=int),
             ),

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-from clue_jax.errors import ConfigError, DataError
+from clue_jax.errors import DataError
 
 MOST_VALUES = 50  # distinct ones; beyond, and of numbers, a label is no category
 
@@ -22,19 +22,6 @@ class LabelTable:
     path: str  # file, folder or glob
     column: str
     user_id: str = "user_id"
-
-
-def named_table(path: str, column: str) -> LabelTable | None:
-    """The table that is named, whose column may be called as itself; None where none is.
-
-    Raises:
-        ConfigError: a column without a table.
-    """
-    if not path:
-        if column:
-            raise ConfigError(f"--label={column}: name its table with --labels=TABLE")
-        return None
-    return LabelTable(path, column or epath.Path(path).stem)
 
 
 def task_tables(config: dict[str, Any]) -> list[LabelTable]:

@@ -14,33 +14,31 @@ from clue_jax import files
 from clue_jax.evaluation.results import PREFIX, metric_name
 from clue_jax.report import figures
 from clue_jax.report.curves import curve, training_section
-from clue_jax.report.embeddings import embeddings_section
+from clue_jax.report.embeddings import embeddings_section, people_section
 from clue_jax.report.fragments import card, cell, folded, literal, table, text
-from clue_jax.report.labelled import LabelTable
 from clue_jax.report.read import Command, Material, Run, headline, read_material
 from clue_jax.report.scaling import study_sections
 from clue_jax.report.status import status
 from clue_jax.report.style import CSS
 from clue_jax.report.tasks import downstream_section
+from clue_jax.report.wanted import USUAL, Wanted
 
 BASELINES = ("tfidf", "random_encoder", "chance")
 
 
-def write_report(
-    directory: epath.PathLike, labels: LabelTable | None = None, again: int = 0
-) -> epath.Path:
+def write_report(directory: epath.PathLike, view: Wanted = USUAL, again: int = 0) -> epath.Path:
     """Writes `report.html` into what a stage left; gives its path.
 
     Args:
         directory: what a stage left.
-        labels: to colour the map of an export by, where there is one.
+        view: of an export, where there is one.
         again: seconds after which a browser loads the page again; 0: never.
 
     Raises:
         DataError: the directory has nothing to report on, or a file is missing or damaged.
         StorageError: the page could not be written.
     """
-    material = read_material(directory, labels)
+    material = read_material(directory, view)
     page = epath.Path(directory) / "report.html"
     files.write_text(page, render(material, again))
     return page
@@ -59,6 +57,7 @@ def render(material: Material, again: int = 0) -> str:
         downstream_section(material.results),
         training_section(run) if run else "",
         embeddings_section(material.spread) if material.spread else "",
+        people_section(material.people),
         study_sections(material.study) if material.study else "",
         _results(material.results),
         _dataset(material.dataset) if material.dataset else "",

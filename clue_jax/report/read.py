@@ -12,9 +12,11 @@ from etils import epath
 
 from clue_jax import files
 from clue_jax.embeddings.reader import MANIFEST, SEAL
-from clue_jax.errors import DataError
+from clue_jax.errors import ConfigError, DataError
 from clue_jax.report.labelled import LabelTable, task_tables
+from clue_jax.report.people import Neighbourhood, read_people
 from clue_jax.report.spread import Spread, read_spread
+from clue_jax.report.wanted import USUAL, Wanted
 from clue_jax.scaling.results import FIGURES, FITS, RESULTS
 
 RESULT_KEYS = ("task", "model", "metric", "value")
@@ -60,19 +62,27 @@ class Material:
     commands: list[Command] = field(default_factory=list)
     study: Study | None = None
     spread: Spread | None = None
+    people: list[Neighbourhood] = field(default_factory=list)  # of whom texts are shown
 
 
-def read_material(directory: epath.PathLike, labels: LabelTable | None = None) -> Material:
+def read_material(directory: epath.PathLike, view: Wanted = USUAL) -> Material:
     """Reads what `train`, `evaluate`, `export`, `scale` or `quickstart` left in its folder.
 
     Args:
         directory: the folder.
-        labels: to colour the map of an export by, where there is one.
+        view: of an export, where there is one.
 
     Raises:
+        ConfigError: texts are wanted of a folder without an export.
         DataError: nothing to report on, or a file that is missing or damaged; names it.
     """
-    folder = epath.Path(directory)
+    material = _read(epath.Path(directory), view)
+    if view.show_texts and not material.people:
+        raise ConfigError(f"--show_texts: {directory} has no export of users; name one")
+    return material
+
+
+def _read(folder: epath.Path, view: Wanted) -> Material:
     if not folder.is_dir():
         raise DataError(
             f"{folder}: no such directory; pass what train, export, evaluate or scale wrote"
@@ -84,15 +94,18 @@ def read_material(directory: epath.PathLike, labels: LabelTable | None = None) -
         return Material(
             f"Evaluation {folder.name}",
             results=read_results(folder / "results.json"),
-            spread=_evaluated_spread(folder, labels),
+            spread=_evaluated_spread(folder, view.labels),
         )
     if (folder / FITS).exists():
         return Material(f"Scaling study {folder.name}", study=read_study(folder))
     if (folder / "run").is_dir() or (folder / "evaluation").is_dir():
-        return _read_quickstart(folder, labels)
+        return _read_quickstart(folder, view)
     if _is_export(folder):
+        tables = [view.labels] if view.labels else []
         return Material(
-            f"Embeddings {folder.name}", spread=read_spread(folder, [labels] if labels else [])
+            f"Embeddings {folder.name}",
+            spread=read_spread(folder, tables),
+            people=read_people(folder, view.data) if view.show_texts else [],
         )
     raise DataError(
         f"{folder}: nothing to report on; expected metrics.jsonl (a run), results.json (an"
@@ -101,20 +114,22 @@ def read_material(directory: epath.PathLike, labels: LabelTable | None = None) -
     )
 
 
-def _read_quickstart(folder: epath.Path, labels: LabelTable | None) -> Material:
+def _read_quickstart(folder: epath.Path, view: Wanted) -> Material:
     run_folder, evaluation = folder / "run", folder / "evaluation"
     manifest, commands = folder / "data" / "manifest.json", folder / "commands.json"
     embeddings, favourites = folder / "embeddings", folder / "logs" / "labels" / "favourite"
-    if labels is None and favourites.is_dir():
-        labels = LabelTable(str(favourites), "favourite")
-    tables = [labels] if labels else []
+    exported = _is_export(embeddings)
+    tables = [view.labels] if view.labels else []
+    if not tables and favourites.is_dir():
+        tables = [LabelTable(str(favourites), "favourite")]
     return Material(
         f"Quickstart {folder.name}" if folder.name != "quickstart" else "Quickstart",
         run=read_run(run_folder) if run_folder.is_dir() else None,
         results=read_results(evaluation / "results.json") if evaluation.is_dir() else [],
         dataset=read_object(manifest) if manifest.exists() else None,
         commands=read_commands(commands) if commands.exists() else [],
-        spread=read_spread(embeddings, tables) if _is_export(embeddings) else None,
+        spread=read_spread(embeddings, tables) if exported else None,
+        people=read_people(embeddings, view.data) if exported and view.show_texts else [],
     )
 
 

@@ -76,6 +76,8 @@ svg .model text { fill: var(--ink); font-weight: 600; }
 svg.mark { width: 14px; height: 14px; flex: none; }
 .swatch { width: 22px; height: 0; border-top: 3px solid; flex: none; }
 .s0 { border-color: var(--g0); } .s1 { border-color: var(--g1); border-top-style: dashed; }
+.warning { border-left: 4px solid var(--reference); padding: 6px 12px; max-width: none; }
+.texts td { vertical-align: top; white-space: pre-line; min-width: 12ch; }
 .after { margin-top: 16px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 0.9rem; }

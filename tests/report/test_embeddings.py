@@ -12,10 +12,11 @@ from clue_jax import files
 from clue_jax.embeddings.verify import verify
 from clue_jax.errors import ConfigError, DataError
 from clue_jax.report import plots
-from clue_jax.report.labelled import LabelTable, named_table, read_categories
+from clue_jax.report.labelled import LabelTable, read_categories
 from clue_jax.report.page import write_report
 from clue_jax.report.spread import plane_of, read_spread
 from clue_jax.report.style import CSS
+from clue_jax.report.wanted import Wanted, wanted
 from tests.embeddings.exports import random_users, unit, write_export, write_items_export
 from tests.report.test_page import Outline, fill_evaluation, fill_run
 
@@ -87,7 +88,7 @@ def test_the_page_of_an_export_has_no_ids_and_leaves_it_whole(tmp_path):
     users = near_views()
     write_export(tmp_path, users)
     labels = write_labels(tmp_path.parent / "labels", users)
-    page = write_report(tmp_path, labels).read_text()
+    page = write_report(tmp_path, Wanted(labels)).read_text()
     outline = Outline(page)
     assert "user-" not in page and "a <b> (20)" in outline.text
     pictures = [of for tag, of in outline.tags if tag == "svg"]
@@ -156,12 +157,12 @@ def test_labels_that_cannot_be_shown_are_refused(tmp_path):
 
 
 def test_a_table_names_its_column():
-    assert named_table("", "") is None
-    assert named_table("labels/kind", "") == LabelTable("labels/kind", "kind")
-    assert named_table("labels/kind.parquet", "") == LabelTable("labels/kind.parquet", "kind")
-    assert named_table("labels/kind", "x") == LabelTable("labels/kind", "x")
+    assert wanted().labels is None
+    assert wanted("labels/kind").labels == LabelTable("labels/kind", "kind")
+    assert wanted("labels/kind.parquet").labels == LabelTable("labels/kind.parquet", "kind")
+    assert wanted("labels/kind", "x").labels == LabelTable("labels/kind", "x")
     with pytest.raises(ConfigError, match="--labels=TABLE"):
-        named_table("", "x")
+        wanted("", "x")
 
 
 def test_flags_are_words(tmp_path):
