@@ -6,7 +6,7 @@ import numpy as np
 
 from clue_jax.report.figures import Curve, label, line_chart
 from clue_jax.report.fragments import card, folded, legend, table, text
-from clue_jax.report.people import NEAREST, NEWEST, SPLIT, Neighbourhood
+from clue_jax.report.people import NEAREST, NEWEST, SPLIT, Neighbourhood, Person
 from clue_jax.report.plots import OTHERS, binned, histogram_chart, mark, plane
 from clue_jax.report.spread import Map, Spread
 
@@ -124,24 +124,38 @@ def _numbers(spread: Spread) -> str:
     return folded("Numbers of the export", numbers)
 
 
+def people_warning(shown: list[Neighbourhood]) -> str:
+    """For the top of a page that shows them."""
+    if not shown:
+        return ""
+    return (
+        '<p class="warning"><strong>This page shows texts of people. Do not hand it on</strong>,'
+        " and delete it when you have looked; without <code>--show_texts</code> the same command"
+        " writes one without them.</p>"
+    )
+
+
 def people_section(shown: list[Neighbourhood]) -> str:
     """Users beside their neighbours as HTML."""
     if not shown:
         return ""
     return (
-        '<h2>Users and their nearest</h2><p class="warning"><strong>This page shows texts of'
-        " people. Do not hand it on</strong>, and delete it when you have looked; without"
-        " <code>--show_texts</code> the same command writes one without them.</p>"
-        f"<p>Users of the {SPLIT} split and the {NEAREST} others of it with the nearest combined"
-        f" vectors, with the newest {NEWEST} texts in each service.</p>"
-        + "".join(_block(number, of) for number, of in enumerate(shown, start=1))
+        f"<h2>Users and their nearest</h2><p>Users of the {SPLIT} split and the {NEAREST} others"
+        f" of it with the nearest combined vectors, with the newest {NEWEST} texts in each"
+        " service.</p>" + "".join(_block(number, of) for number, of in enumerate(shown, start=1))
     )
 
 
 def _block(number: int, of: Neighbourhood) -> str:
-    services = list(of.user.texts)
-    people = [("this user", of.user)]
-    people += [(f"neighbour, cosine {p.cosine:.2f}", p) for p in of.nearest]
-    rows = [[name, *("\n".join(p.texts[s]) or "-" for s in services)] for name, p in people]
-    columns = [("", False), *((service, False) for service in services)]
-    return f'<h3>{text(f"User {number}")}</h3><div class="texts">{table(columns, {"": rows})}</div>'
+    nearest = "".join(_person("h4", f"Neighbour, cosine {p.cosine:.2f}", p) for p in of.nearest)
+    whole = _person("h3", f"User {number}", of.user) + nearest
+    return f'<div class="card people">{whole}</div>'
+
+
+def _person(tag: str, title: str, person: Person) -> str:
+    columns = "".join(
+        f"<div><b>{text(service)}</b><ul>{''.join(f'<li>{text(one)}</li>' for one in found)}</ul>"
+        f"{'' if found else '<p>nothing</p>'}</div>"
+        for service, found in person.texts.items()
+    )
+    return f'<{tag}>{text(title)}</{tag}><div class="texts">{columns}</div>'

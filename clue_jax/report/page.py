@@ -14,7 +14,7 @@ from clue_jax import files
 from clue_jax.evaluation.results import PREFIX, metric_name
 from clue_jax.report import figures
 from clue_jax.report.curves import curve, training_section
-from clue_jax.report.embeddings import embeddings_section, people_section
+from clue_jax.report.embeddings import embeddings_section, people_section, people_warning
 from clue_jax.report.fragments import card, cell, folded, literal, table, text
 from clue_jax.report.read import Command, Material, Run, headline, read_material
 from clue_jax.report.scaling import study_sections
@@ -51,6 +51,7 @@ def render(material: Material, again: int = 0) -> str:
         f"<h1>{text(material.title)}</h1>",
         '<p class="soft">General-purpose user embeddings: the same person, seen through two'
         " services, is to be found again among all others.</p>",
+        people_warning(material.people),
         status(run) if run else "",
         _tiles(material),
         _score_plots(material.results),

@@ -77,7 +77,11 @@ svg.mark { width: 14px; height: 14px; flex: none; }
 .swatch { width: 22px; height: 0; border-top: 3px solid; flex: none; }
 .s0 { border-color: var(--g0); } .s1 { border-color: var(--g1); border-top-style: dashed; }
 .warning { border-left: 4px solid var(--reference); padding: 6px 12px; max-width: none; }
-.texts td { vertical-align: top; white-space: pre-line; min-width: 12ch; }
+.people { margin-top: 16px; } .people h4 { margin: 18px 0 8px; font-size: 0.9rem; }
+.texts { display: grid; gap: 8px 20px; font-size: 0.85rem; }
+.texts { grid-template-columns: repeat(auto-fit, minmax(min(100%, 210px), 1fr)); }
+.texts b { color: var(--soft); } .texts p { margin: 0; color: var(--soft); }
+.texts ul { margin: 2px 0 0; padding-left: 1.1em; } .texts li { overflow-wrap: anywhere; }
 .after { margin-top: 16px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 0.9rem; }
