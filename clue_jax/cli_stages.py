@@ -6,7 +6,7 @@ Stages are imported when they run, so that help and usage errors come at once, w
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from clue_jax.cli_embeddings import ACTIONS
 from clue_jax.cli_stage import Flag, Stage
@@ -70,7 +70,7 @@ def _evaluate(config: EvaluateConfig, embeddings: str, out: str) -> None:
     from clue_jax.evaluation.suite import evaluate
 
     evaluate(config, embeddings, out)
-    _page(out)
+    _beside("report.html", lambda: _report(out))
 
 
 def _scale(config: ScaleConfig, data: str, workdir: str) -> None:
@@ -92,27 +92,37 @@ def _erase(
 
 @contextlib.contextmanager
 def _with_page(workdir: str) -> Iterator[None]:
-    """Writes report.html once a run has ended, been stopped or diverged; process 0 does."""
+    """Writes report.html and card.md once a run has ended, been stopped or diverged; process 0."""
     import jax
 
     try:
         yield
     except (Preempted, NonFiniteError):
         if jax.process_index() == 0:
-            _page(workdir)
+            _page_and_card(workdir)
         raise
     if jax.process_index() == 0:
-        _page(workdir)
+        _page_and_card(workdir)
 
 
-def _page(directory: str) -> None:
-    """Writes report.html beside what a stage has made, which is there without it: never fails."""
+def _page_and_card(workdir: str) -> None:
+    from clue_jax.training.card import write_run_card
+
+    _beside("card.md", lambda: write_run_card(workdir))
+    _beside("report.html", lambda: _report(workdir))
+
+
+def _beside(name: str, write: Callable[[], None]) -> None:
+    """Writes what a person reads beside what a stage has made, which is there without: never fails.
+
+    What was made is whole, and its exit code stays what it is.
+    """
     from clue_jax.console import say
 
     try:
-        _report(directory)
+        write()
     except Exception as error:  # whatever a page may stumble over
-        say(f"no report.html: {type(error).__name__}: {error}")
+        say(f"no {name}: {type(error).__name__}: {error}")
 
 
 def _report(

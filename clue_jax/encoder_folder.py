@@ -3,6 +3,7 @@
 config.json         what it is, and the SHA-256 of the others
 model.safetensors   parameters by path, as any reader of that format has them
 tokenizer.json
+card.md             for people; may be edited
 program.jax         if asked for: runs without this package (serving_program.py)
 """
 
@@ -25,6 +26,7 @@ from clue_jax.errors import DataError
 from clue_jax.model import clue
 from clue_jax.parallel.rules import path_of
 from clue_jax.serving_program import inputs_of, serialized_program
+from clue_jax.training.card import CARD, encoder_card
 
 FORMAT, VERSION = "clue_jax/encoder", 1
 _CONFIG, _WEIGHTS, _TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
@@ -62,6 +64,10 @@ def write_encoder(
     with files.staged_directory(path, overwrite=overwrite) as folder:
         files.write_bytes(folder / _WEIGHTS, safetensors.numpy.save(arrays))
         encoder.tokenizer.save(folder / _TOKENIZER)
+        card = encoder_card(
+            encoder.config, encoder.tokenizer.vocab_size, encoder.services, encoder.model_version
+        )
+        files.write_text(folder / CARD, card)
         if program:
             files.write_bytes(folder / _PROGRAM, runs)
         names = (_WEIGHTS, _TOKENIZER, *((_PROGRAM,) if program else ()))

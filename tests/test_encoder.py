@@ -120,6 +120,7 @@ def test_what_cannot_be_encoded_is_named(encoder, user, problem):
 def test_a_saved_encoder_gives_the_same_bits_without_the_run(encoder, saved, histories):
     users = histories[1][:5]
     assert {path.name for path in saved.iterdir()} == {
+        "card.md",
         "config.json",
         "model.safetensors",
         "program.jax",

@@ -2,9 +2,9 @@
 
     grouping.group_logs -> tokenizer -> shards of users and items -> manifest.json
 
-Output: manifest.json (last), tokenizer.json, users/ and items/ (TFDS folder datasets), and
-rejects.jsonl when rows were rejected. Equal logs and config give equal bytes. A rerun after a kill
-reads and groups the logs again, and reuses every shard that was finished.
+Output: manifest.json (last), tokenizer.json, users/ and items/ (TFDS folder datasets), card.md for
+people, and rejects.jsonl when rows were rejected. Equal logs and config give equal bytes. A rerun
+after a kill reads and groups the logs again, and reuses every shard that was finished.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from clue_jax.config import PrepareConfig, to_json, validate_prepare
 from clue_jax.console import progress, say
 from clue_jax.data import tokenizer as bpe
 from clue_jax.data.accounts import Lengths, Tallies
+from clue_jax.data.card import CARD, card_of
 from clue_jax.data.events import Reading
 from clue_jax.data.grouping import Grouped, group_logs
 from clue_jax.data.guides import given_tokenizer, guide_services
@@ -91,6 +92,7 @@ def prepare(config: PrepareConfig, out: str, engine: Engine | None = None) -> No
             "config": to_json(config),
         }
         manifest["fingerprint"] = fingerprint(manifest)
+        files.write_text(staged / CARD, card_of(manifest))
         files.write_json(staged / "manifest.json", manifest)
     _tell(manifest, out, built.reused)
 

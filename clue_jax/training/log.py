@@ -23,9 +23,9 @@ class Log:
 
     def __init__(self, path: epath.Path, restored_step: float):
         self.path, self._writes = path, jax.process_index() == 0
-        rows = [_parsed(line) for line in path.read_text().splitlines()] if path.exists() else []
-        self.kept = [row for row in rows if row and row["step"] <= restored_step]
-        if self._writes and len(self.kept) < len(rows):
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.kept = [row for row in map(_parsed, lines) if row and row["step"] <= restored_step]
+        if self._writes and len(self.kept) < len(lines):
             write_text(path, "".join(json.dumps(row) + "\n" for row in self.kept))
 
     def write(self, row: Row) -> Row:
@@ -41,6 +41,11 @@ class Log:
             with storage_errors(self.path), self.path.open("a") as stream:
                 stream.write(json.dumps(plain) + "\n")
         return plain
+
+
+def read_rows(path: epath.Path) -> list[Row]:
+    """All rows of a log, in order, but for a torn last line."""
+    return [row for row in map(_parsed, path.read_text().splitlines()) if row]
 
 
 def _parsed(line: str) -> Row | None:

@@ -57,7 +57,7 @@ def test_a_run_that_was_stopped_has_a_page_and_keeps_its_reason(
 
     monkeypatch.setattr(cli_stages, "_report", report)
     with pytest.raises(type(error)) as raised, cli_stages._with_page(str(tmp_path)):
-        raise error
+        raise error  # before there was anything to make a card of
     assert raised.value is error and pages == [str(tmp_path)]
 
 

@@ -1,0 +1,119 @@
+"""The card of a prepared dataset: what a person should know of it, made from its manifest alone.
+
+No ids, texts, paths or dates: equal logs and settings give equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+CARD = "card.md"
+
+_USE = """
+## What it is for, and what not
+
+Training and evaluating encoders of users, and embedding the same users with them. Not for linking
+people across services that they did not agree to be linked across, not for finding a named person
+by their behaviour, and not for deciding on credit, insurance, work or housing.
+
+- Behaviour is personal data, ids or no ids: what somebody searched and bought may name them. Keep
+  this folder like the logs, and hand it on only to who may have these.
+- Scrubbing finds what is written in common ways, not names or addresses.
+- Who asks to be forgotten: put their ids into the file of `--config.suppress` and prepare again, or
+  leave them out of exports by `export --config.suppress`. A model that was trained on this dataset
+  keeps what it has learnt.
+- Users of few behaviours and of one service alone are here as the logs have them: results for all
+  users together hide how these fare.
+"""
+
+
+def card_of(manifest: Mapping[str, Any]) -> str:
+    """Markdown of the card."""
+    items, quantiles = manifest["items"], manifest["quantiles"]
+    facts = {
+        "fingerprint": f"`{manifest['fingerprint'][:12]}`",
+        "services": ", ".join(map(_text, manifest["services"])),
+        "distinct items": f"{items['count']:,}",
+        "tokens of an item": _spread(quantiles["item_tokens"]),
+        "items with more tokens than are kept": f"{manifest['truncated_items']:,}, cut to"
+        f" {manifest['max_item_tokens']}",
+        "tokenizer": f"byte-level BPE of {manifest['vocab_size']:,} tokens,"
+        f" `{manifest['tokenizer_sha256'][:12]}`",
+        "times": "dates" if manifest["has_times"] else "an order alone",
+        "repeated behaviours": f"{manifest['duplicates']:,}",
+    }
+    return "".join(
+        (
+            f"# Dataset {_text(manifest['name'])}\n\nBehaviours of users on services, as text;"
+            " prepared by clue_jax. Each user is in one split.\n\n",
+            _table(("", ""), facts.items()),
+            "\n## Users and behaviours\n\n",
+            _splits(manifest),
+            "\n## What was left out or changed\n\n",
+            _table(("", "rows, texts or users"), _changes(manifest)),
+            "\n## Privacy and retention\n\n",
+            _table(("", ""), _privacy(manifest)),
+            _USE,
+        )
+    )
+
+
+def _splits(manifest: Mapping[str, Any]) -> str:
+    services = manifest["services"]
+    rows = [
+        (split, f"{of['users']:,}", *(f"{of['behaviours'][s]:,}" for s in services))
+        for split, of in sorted(manifest["splits"].items())
+    ]
+    spreads = [_spread(manifest["quantiles"]["behaviours"].get(s)) for s in services]
+    rows.append(("behaviours of a user", "", *spreads))
+    return _table(("split", "users", *(f"on {_text(s)}" for s in services)), rows)
+
+
+def _changes(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    found = [
+        (f"{title}: {_text(reason)}", f"{count:,}")
+        for title, key in (
+            ("rejected", "rejects"),
+            ("filtered", "filtered"),
+            ("replaced in texts", "replaced"),
+            ("dropped", "dropped"),
+        )
+        for reason, count in sorted(manifest[key].items())
+    ]
+    return found or [("nothing", "0")]
+
+
+def _privacy(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    config = manifest["config"]
+    key, scrub, suppressed = manifest["pseudonym_key_id"], config["scrub"], manifest["suppressed"]
+    kinds = [name for name in ("emails", "phones", "cards") if scrub[name]]
+    kinds += [_text(pattern["name"]) for pattern in scrub["patterns"]]
+    window = [f"from {config['start']}" if config["start"] else ""]
+    window.append(f"before {config['end']}" if config["end"] else "")
+    left_out = f"{suppressed['ids']:,}" if suppressed else "no list"
+    least = f"{config['min_behaviours']} in all, {config['min_service_behaviours']} in a service"
+    return [
+        ("user ids", f"pseudonyms by key `{key}`" if key else "**as the logs have them**"),
+        ("replaced in texts", ", ".join(kinds) or "nothing"),
+        ("ids on the list of people left out", left_out),
+        ("behaviours kept", " ".join(filter(None, window)) or "of all times"),
+        ("newest behaviours kept of a user and service", f"{config['max_history']:,}"),
+        ("behaviours that a user must have", least),
+    ]
+
+
+def _spread(quantiles: Mapping[str, int] | None) -> str:
+    if not quantiles:
+        return "-"
+    return f"median {quantiles['p50']:,}, 99 % {quantiles['p99']:,}, most {quantiles['max']:,}"
+
+
+def _table(head: tuple[str, ...], rows: Any) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _text(value: Any) -> str:
+    """On one line, and inside its cell."""
+    return " ".join(str(value).split()).replace("|", "\\|").replace("`", "'")
