@@ -53,6 +53,7 @@ EXTRAS = {
         "kubernetes-validate>=1.36,<2",  # schemas of what `launch` asks Kubernetes for
         "mypy>=2.4,<3",
         "pandas>=3.1,<4",
+        "playwright>=1.60,<2",  # pages in a browser, where one is there or can be fetched
         "polars>=2.1,<3",
         "pytest>=9.2,<10",
         "pytest-timeout>=2.4,<3",

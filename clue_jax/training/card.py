@@ -129,7 +129,7 @@ def _training_facts(
         "learning rate, seed": f"{config.optim.learning_rate:g}, {config.seed}",
         "checkpoints": f"of steps {', '.join(checkpoints)}" if checkpoints else "none",
         "devices": f"{environment['devices']} x {_text(environment['device_kind'])},"
-        f" {environment['processes']} {'process' if environment['processes'] == 1 else 'processes'}",
+        f" in {environment['processes']} process{'es' * (environment['processes'] > 1)}",
         "versions": ", ".join(f"{name} {of}" for name, of in environment["packages"].items()),
     }
 

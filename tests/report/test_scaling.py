@@ -12,16 +12,21 @@ from tests.report.test_page import Outline
 from tests.scaling.planted import grid, result
 
 
-@pytest.fixture
-def study(tmp_path):
+def fill_study(folder):
     runs = [*grid(seeds=(0,)), {**result("16x1", 50), "failed": "exit code 1: <b>a bad day</b>"}]
-    folder = tmp_path / "study"
     (folder / "figures").mkdir(parents=True)
-    (folder / "figures" / "compute.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    (folder / "figures" / "compute.svg").write_text(
+        "<svg xmlns='http://www.w3.org/2000/svg' width='90' height='60'/>"
+    )
     told = conclusions_of(analyse(runs, resamples=0, seed=0)) | {"missing": ["one-more"]}
     (folder / "fits.json").write_text(json.dumps(told, allow_nan=False))
     (folder / "results.jsonl").write_text("\n".join(map(json.dumps, runs)))
-    return folder
+
+
+@pytest.fixture
+def study(tmp_path):
+    fill_study(tmp_path / "study")
+    return tmp_path / "study"
 
 
 def test_the_page_holds_laws_answers_and_figures(study):
