@@ -89,21 +89,23 @@ def _read(folder: epath.Path, view: Wanted) -> Material:
         )
     if (folder / "metrics.jsonl").exists():
         run = read_run(folder)
-        return Material(f"Run {folder.name}", run=run, commands=_recorded("train", run.environment))
+        return Material(
+            _title("Run", folder), run=run, commands=_recorded("train", run.environment)
+        )
     if (folder / "results.json").exists():
         return Material(
-            f"Evaluation {folder.name}",
+            _title("Evaluation", folder),
             results=read_results(folder / "results.json"),
             spread=_evaluated_spread(folder, view.labels),
         )
     if (folder / FITS).exists():
-        return Material(f"Scaling study {folder.name}", study=read_study(folder))
+        return Material(_title("Scaling study", folder), study=read_study(folder))
     if (folder / "run").is_dir() or (folder / "evaluation").is_dir():
         return _read_quickstart(folder, view)
     if _is_export(folder):
         tables = [view.labels] if view.labels else []
         return Material(
-            f"Embeddings {folder.name}",
+            _title("Embeddings", folder),
             spread=read_spread(folder, tables),
             people=read_people(folder, view.data) if view.show_texts else [],
         )
@@ -112,6 +114,11 @@ def _read(folder: epath.Path, view: Wanted) -> Material:
         f" evaluation), {FITS} (a scaling study that has something to conclude from), {MANIFEST}"
         " of a complete export, or the folders run/ or evaluation/ (a quickstart)"
     )
+
+
+def _title(kind: str, folder: epath.Path) -> str:
+    """The name of the folder, unless it says no more than what it is."""
+    return kind if folder.name in kind.lower() else f"{kind}: {folder.name}"
 
 
 def _read_quickstart(folder: epath.Path, view: Wanted) -> Material:
@@ -123,7 +130,7 @@ def _read_quickstart(folder: epath.Path, view: Wanted) -> Material:
     if not tables and favourites.is_dir():
         tables = [LabelTable(str(favourites), "favourite")]
     return Material(
-        f"Quickstart {folder.name}" if folder.name != "quickstart" else "Quickstart",
+        _title("Quickstart", folder),
         run=read_run(run_folder) if run_folder.is_dir() else None,
         results=read_results(evaluation / "results.json") if evaluation.is_dir() else [],
         dataset=read_object(manifest) if manifest.exists() else None,

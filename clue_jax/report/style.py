@@ -83,7 +83,7 @@ svg.mark { width: 14px; height: 14px; flex: none; }
 .texts b { color: var(--soft); } .texts p { margin: 0; color: var(--soft); }
 .texts ul { margin: 2px 0 0; padding-left: 1.1em; } .texts li { overflow-wrap: anywhere; }
 .after { margin-top: 16px; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; } .scroll + p, .scroll + ul { margin-top: 14px; }
 table { border-collapse: collapse; width: 100%; font-size: 0.9rem; }
 th, td { text-align: left; padding: 6px 12px 6px 0; border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; white-space: nowrap; }
