@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     Task,
@@ -51,9 +50,25 @@ def duration_text(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
+def count_text(count: float) -> str:
+    """A whole number below a hundred thousand, else three digits and a unit: a bar is narrow."""
+    if count < 99_950:
+        return f"{count:,.0f}"
+    value, units = count / 1e3, ["k", "M", "G", "T"]
+    while value >= 999.5 and len(units) > 1:
+        value, units = value / 1e3, units[1:]
+    return f"{value:.3g}{units[0]}"
+
+
+class _Count(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        total = "" if task.total is None else f"/{count_text(task.total)}"
+        return Text(f"{count_text(task.completed)}{total}")
+
+
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f}/s" if task.speed else "-/s")
+        return Text(f"{count_text(task.speed)}/s" if task.speed else "-/s")
 
 
 class _Lines:
@@ -86,7 +101,7 @@ def progress(description: str, total: float | None = None) -> Iterator[Callable[
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        _Count(),
         _Rate(),
         TimeRemainingColumn(),
     )

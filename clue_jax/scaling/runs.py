@@ -61,21 +61,29 @@ def work(
         Preempted: a signal arrived; the run at hand is saved.
         StorageError: a run found no room.
     """
-    worker, began = _Worker(config, dataset, epath.Path(workdir)), time.monotonic()
+    worker, began, made = _Worker(config, dataset, epath.Path(workdir)), time.monotonic(), 0.0
     for number, run in enumerate(runs, start=1):
         if run.name in known or worker.is_done(run):
             continue
         if config.minutes and time.monotonic() - began > 60 * config.minutes:
             say(f"config.minutes={config.minutes:g} are over; run the same command to go on")
             return False
-        say(f"run {number} of {len(runs)}: {run.name}, {run.compute:.1e} PF-days")
+        ahead = [r for r in runs[number - 1 :] if not (r.name in known or worker.is_done(r))]
+        left = _time_left(made, time.monotonic() - began, sum(r.compute for r in ahead))
+        say(f"run {number} of {len(runs)}: {run.name}, {run.compute:.1e} PF-days{left}")
         try:
             with files.lease(worker.root / "locks" / run.name):
                 if not worker.is_done(run):
                     worker.make(run)
+                    made += run.compute
         except LockedError as error:
             say(f"  another worker is at it: {error}")
     return all(run.name in known or worker.is_done(run) for run in runs)
+
+
+def _time_left(made: float, seconds: float, compute: float) -> str:
+    """What is left at the pace so far, which small runs make look slow: a bound from above."""
+    return f"; eta {duration_text(compute * seconds / made)}" if made else ""
 
 
 def results(

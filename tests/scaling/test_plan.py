@@ -17,6 +17,7 @@ from clue_jax.errors import ConfigError
 from clue_jax.model.sizes import parameter_count, preset
 from clue_jax.scaling.plan import planned_runs, resized
 from clue_jax.scaling.results import PF_DAY
+from clue_jax.scaling.runs import _time_left
 
 
 def config_of(*sweeps, **changes):
@@ -129,3 +130,8 @@ def test_other_settings_of_the_base_are_another_run():
 def test_what_cannot_work_is_refused_by_key(sweeps, changes, problem):
     with pytest.raises(ConfigError, match=problem):
         plan_of(config_of(*sweeps, **changes))
+
+
+def test_the_time_left_is_that_of_the_pace_so_far():
+    assert _time_left(0.0, 9.0, 5.0) == ""
+    assert _time_left(2.0, 60.0, 5.0) == "; eta 2:30"
