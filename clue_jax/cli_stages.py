@@ -272,7 +272,7 @@ STAGES = {
         ),
         Stage(
             "report",
-            "report.html for a run, an export, an evaluation, a study or a quickstart folder",
+            "report.html in a run, an evaluation, a study or a quickstart; of an export beside it",
             _report,
             (
                 Flag(

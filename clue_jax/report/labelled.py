@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +60,16 @@ def read_categories(table: LabelTable) -> dict[str, str]:
     return found
 
 
-def frequent(labels: dict[str, str], most: int) -> tuple[str, ...]:
+def read_usable(tables: Iterable[LabelTable]) -> dict[str, dict[str, str]]:
+    """Of tables that nobody has named to the report: those that are still there and categories."""
+    found = {}
+    for table in tables:
+        with contextlib.suppress(DataError):
+            found[table.column] = read_categories(table)
+    return found
+
+
+def frequent(labels: Mapping[str, str], most: int) -> tuple[str, ...]:
     """The labels of most users, the first of equals in order."""
     counts = Counter(labels.values())
     return tuple(sorted(sorted(counts), key=lambda value: -counts[value])[:most])

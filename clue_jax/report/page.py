@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 
 from clue_jax import files
+from clue_jax.buckets import absolute
 from clue_jax.evaluation.results import PREFIX, metric_name
 from clue_jax.report import figures
 from clue_jax.report.curves import curve, training_section
@@ -23,11 +24,15 @@ from clue_jax.report.style import CSS
 from clue_jax.report.tasks import downstream_section
 from clue_jax.report.wanted import USUAL, Wanted
 
+PAGE = "report.html"
 BASELINES = ("tfidf", "random_encoder", "chance")
 
 
 def write_report(directory: epath.PathLike, view: Wanted = USUAL, again: int = 0) -> epath.Path:
     """Writes `report.html` into what a stage left; gives its path.
+
+    An export is sealed: `erase` and `index` refuse one with a file that is not its own. Its page is
+    `<export>.report.html`, beside it.
 
     Args:
         directory: what a stage left.
@@ -39,7 +44,12 @@ def write_report(directory: epath.PathLike, view: Wanted = USUAL, again: int = 0
         StorageError: the page could not be written.
     """
     material = read_material(directory, view)
-    page = epath.Path(directory) / "report.html"
+    folder = epath.Path(directory)
+    page = folder / PAGE
+    if material.sealed:
+        if folder.name in ("", ".."):
+            folder = absolute(folder)
+        page = folder.parent / f"{folder.name}.{PAGE}"
     files.write_text(page, render(material, again))
     return page
 

@@ -13,7 +13,7 @@ from etils import epath
 from clue_jax import files
 from clue_jax.embeddings.reader import MANIFEST, SEAL
 from clue_jax.errors import ConfigError, DataError
-from clue_jax.report.labelled import LabelTable, task_tables
+from clue_jax.report.labelled import LabelTable, read_categories, read_usable, task_tables
 from clue_jax.report.people import Neighbourhood, read_people
 from clue_jax.report.spread import Spread, read_spread
 from clue_jax.report.wanted import USUAL, Wanted
@@ -62,6 +62,7 @@ class Material:
     commands: list[Command] = field(default_factory=list)
     study: Study | None = None
     spread: Spread | None = None
+    sealed: bool = False  # the directory takes no file but its own
     people: list[Neighbourhood] = field(default_factory=list)  # of whom texts are shown
 
 
@@ -96,17 +97,17 @@ def _read(folder: epath.Path, view: Wanted) -> Material:
         return Material(
             _title("Evaluation", folder),
             results=read_results(folder / "results.json"),
-            spread=_evaluated_spread(folder, view.labels),
+            spread=_evaluated_spread(folder, view),
         )
     if (folder / FITS).exists():
         return Material(_title("Scaling study", folder), study=read_study(folder))
     if (folder / "run").is_dir() or (folder / "evaluation").is_dir():
         return _read_quickstart(folder, view)
     if _is_export(folder):
-        tables = [view.labels] if view.labels else []
         return Material(
             _title("Embeddings", folder),
-            spread=read_spread(folder, tables),
+            spread=read_spread(folder, _labels(view, [])),
+            sealed=True,
             people=read_people(folder, view.data) if view.show_texts else [],
         )
     raise DataError(
@@ -125,19 +126,23 @@ def _read_quickstart(folder: epath.Path, view: Wanted) -> Material:
     run_folder, evaluation = folder / "run", folder / "evaluation"
     manifest, commands = folder / "data" / "manifest.json", folder / "commands.json"
     embeddings, favourites = folder / "embeddings", folder / "logs" / "labels" / "favourite"
-    exported = _is_export(embeddings)
-    tables = [view.labels] if view.labels else []
-    if not tables and favourites.is_dir():
-        tables = [LabelTable(str(favourites), "favourite")]
+    exported, usual = _is_export(embeddings), [LabelTable(str(favourites), "favourite")]
     return Material(
         _title("Quickstart", folder),
         run=read_run(run_folder) if run_folder.is_dir() else None,
         results=read_results(evaluation / "results.json") if evaluation.is_dir() else [],
         dataset=read_object(manifest) if manifest.exists() else None,
         commands=read_commands(commands) if commands.exists() else [],
-        spread=read_spread(embeddings, tables) if exported else None,
+        spread=read_spread(embeddings, _labels(view, usual)) if exported else None,
         people=read_people(embeddings, view.data) if exported and view.show_texts else [],
     )
+
+
+def _labels(view: Wanted, usual: list[LabelTable]) -> dict[str, dict[str, str]]:
+    """Of the table that is named, else of the usual ones."""
+    if view.labels:
+        return {view.labels.column: read_categories(view.labels)}
+    return read_usable(usual)
 
 
 def _is_export(folder: epath.Path) -> bool:
@@ -146,18 +151,18 @@ def _is_export(folder: epath.Path) -> bool:
     return manifest.exists() and SEAL in read_object(manifest)
 
 
-def _evaluated_spread(folder: epath.Path, labels: LabelTable | None) -> Spread | None:
+def _evaluated_spread(folder: epath.Path, view: Wanted) -> Spread | None:
     """Of the export that tasks were evaluated on, by their labels; None where it has gone."""
     config, evaluated = folder / "config.json", folder / "evaluated.json"
     if not (config.exists() and evaluated.exists()):
         return None
     found = read_object(evaluated)
     export = epath.Path(str(found.get("embeddings", "")))
-    tables = [labels] if labels else task_tables(read_object(config))
-    if not (tables and _is_export(export)):
+    labels = _labels(view, task_tables(read_object(config)))
+    if not (labels and _is_export(export)):
         return None
     same = read_object(export / MANIFEST)[SEAL] == found.get("embeddings_manifest_sha256")
-    return read_spread(export, tables) if same else None
+    return read_spread(export, labels) if same else None
 
 
 def read_run(folder: epath.Path) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ from etils import epath
 from clue_jax.embeddings.reader import open_export, verified_parts
 from clue_jax.embeddings.stats import Statistics, statistics
 from clue_jax.embeddings.vectors import matrix
-from clue_jax.report.labelled import LabelTable, frequent, read_categories
+from clue_jax.report.labelled import frequent
 from clue_jax.report.plots import GROUPS, OTHERS
 
 SAMPLE = 1_000  # rows of an export that are drawn
@@ -59,11 +60,15 @@ class Spread:
     means: np.ndarray
 
 
-def read_spread(path: epath.PathLike, labels: list[LabelTable]) -> Spread:
+def read_spread(path: epath.PathLike, labels: Mapping[str, Mapping[str, str]]) -> Spread:
     """Reads an export, each part verified.
 
+    Args:
+        path: the folder `export` wrote.
+        labels: name -> user id -> label; a map of users for each.
+
     Raises:
-        DataError: it is damaged or empty; or labels that are not there, or no categories.
+        DataError: it is damaged or empty.
     """
     manifest = open_export(path)
     found = statistics(path)
@@ -75,9 +80,8 @@ def read_spread(path: epath.PathLike, labels: list[LabelTable]) -> Spread:
     views = {s: matrix(rows, f"embedding_{s}") for s in manifest["dataset"]["services"]}
     z_NE, ids = matrix(rows, "embedding")[0], rows.column("user_id").to_pylist()
     maps = _view_map(views)
-    for table in labels:
-        of_user = read_categories(table)
-        maps += _maps(table.column, z_NE, [of_user.get(user, OTHERS) for user in ids])
+    for name, of_user in labels.items():
+        maps += _maps(name, z_NE, [of_user.get(user, OTHERS) for user in ids])
     return Spread(found, maps, _view_cosines(views), _mean_lengths(views))
 
 

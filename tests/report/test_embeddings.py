@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clue_jax import files
+from clue_jax.embeddings.erase import erase
 from clue_jax.embeddings.verify import verify
 from clue_jax.errors import ConfigError, DataError
 from clue_jax.report import plots
@@ -52,7 +53,7 @@ def test_the_plane_is_that_of_most_variance():
 
 def test_views_of_a_user_are_told_from_those_of_others(tmp_path):
     write_export(tmp_path, near_views())
-    spread = read_spread(tmp_path, [])
+    spread = read_spread(tmp_path, {})
     same, other = spread.cosines["same user"], spread.cosines["different users"]
     assert (len(same), len(other)) == (60, 60 * 59)
     assert same.min() > 0.8 and abs(np.median(other)) < 0.2 and spread.means.min() > 0.9
@@ -70,7 +71,7 @@ def test_users_of_one_service_alone_are_drawn_once(tmp_path):
     users = random_users(40)
     users["counts_NS"][:] = [3, 0]
     write_export(tmp_path, users)
-    spread = read_spread(tmp_path, [])
+    spread = read_spread(tmp_path, {})
     assert len(spread.maps[0].points_N2) == 40 and not len(spread.maps[0].ties_M4)
     assert spread.cosines == {} and not len(spread.means)
     assert "By service" in write_report(tmp_path).read_text()
@@ -80,14 +81,15 @@ def test_a_large_export_gives_a_small_page(tmp_path):
     write_export(tmp_path, random_users(5_000, services=("a", "b", "c")), parts=5)
     page = write_report(tmp_path).read_text()
     assert len(page) < 200_000 and "5,000 users of 8 dimensions" in page
-    assert 800 < len(read_spread(tmp_path, []).maps[0].points_N2) <= plots.GROUPS * 900
+    assert 800 < len(read_spread(tmp_path, {}).maps[0].points_N2) <= plots.GROUPS * 900
 
 
 def test_the_page_of_an_export_has_no_ids_and_leaves_it_whole(tmp_path):
     users = near_views()
     write_export(tmp_path, users)
     labels = write_labels(tmp_path.parent / "labels", users)
-    page = write_report(tmp_path, Wanted(labels)).read_text()
+    path = write_report(tmp_path, Wanted(labels))
+    page = path.read_text()
     outline = Outline(page)
     assert "user-" not in page and "a <b> (20)" in outline.text
     pictures = [of for tag, of in outline.tags if tag == "svg"]
@@ -97,7 +99,9 @@ def test_the_page_of_an_export_has_no_ids_and_leaves_it_whole(tmp_path):
     )
     assert shown[0].startswith("By service: 120 points (60 art, 60 office)")
     assert not re.search(r"\bnan\b|\binf\b", page)
-    assert verify(tmp_path)
+    # What is not named in its manifest would be in the way of erasures.
+    assert path.name == f"{tmp_path.name}.report.html" and path.parent == tmp_path.parent
+    assert verify(tmp_path) and erase(tmp_path, ["user-3"]).erased == ["user-3"]
 
 
 def test_groups_differ_in_shape_and_others_are_small():
@@ -134,7 +138,7 @@ def test_the_most_frequent_labels_have_colours(tmp_path):
     write_export(tmp_path / "users", users)
     values = ["a", "a", "a", *"bcdefghi"]  # eight more, of which no map has colours for all
     labels = write_labels(tmp_path / "labels", users, values=values)
-    by_label = read_spread(tmp_path / "users", [labels]).maps[1]
+    by_label = read_spread(tmp_path / "users", {"kind": read_categories(labels)}).maps[1]
     assert by_label.by == "kind" and len(by_label.names) == plots.GROUPS
     counts = [int((by_label.groups_N == k).sum()) for k in range(plots.GROUPS)]
     assert by_label.names[0] == "a" and counts[0] == max(counts) == 26
@@ -199,6 +203,15 @@ def test_tasks_colour_the_map_of_what_was_evaluated(tmp_path):
     files.write_json(folder / "evaluated.json", evaluated)
     text = Outline(write_report(folder).read_text()).text
     assert "By kind" in text and "By spend" not in text
+    # Labels that nobody named are no reason to have no page.
+    torn = tmp_path / "labels" / "kinds" / "part-0.parquet"
+    whole = torn.read_bytes()
+    torn.write_bytes(b"torn")
+    assert "All results" in write_report(folder).read_text()
+    with pytest.raises(DataError, match="not readable"):
+        write_report(folder, wanted(str(torn.parent), "kind"))
+    torn.write_bytes(whole)
+    assert "By kind" in write_report(folder).read_text()
     # Another export may lie there by now.
     files.write_json(folder / "evaluated.json", evaluated | {"embeddings_manifest_sha256": "0"})
     assert "By kind" not in write_report(folder).read_text()

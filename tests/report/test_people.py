@@ -59,7 +59,7 @@ def test_neighbours_are_shown_by_their_newest_texts(folder):
 
 
 def test_texts_are_shown_to_who_asks_and_then_no_more(folder, capsys):
-    page = folder / "users" / "report.html"
+    page = folder / "users.report.html"
     data = f"--data={folder / 'data'}"
     run_stage("report", str(folder / "users"), "--show_texts=true", data)
     outline = Outline(page.read_text())
