@@ -26,6 +26,8 @@ class Profile:
 
     def __init__(self, workdir: epath.Path, config: TrainConfig):
         self.folder = workdir / "profile"
+        if jax.process_count() > 1:  # of one machine they would all write the same file
+            self.folder /= f"process-{jax.process_index()}"
         ranges = batch_ranges(config.profile)
         self._first, self._last = ranges[0] if ranges else (0, 0)
         self._traced: tempfile.TemporaryDirectory[str] | None = None
