@@ -49,8 +49,7 @@ def _view_cosines(spread: Spread) -> str:
     """The picture of what training is for."""
     if not spread.cosines:
         return ""
-    low = min(float(found.min()) for found in spread.cosines.values())
-    edges = np.linspace(np.floor(10 * low) / 10, 1.0, BINS + 1)
+    edges = _edges(min(float(found.min()) for found in spread.cosines.values()))
     rows = binned({name: np.clip(v, -1, 1) for name, v in spread.cosines.items()}, edges)
     title = "The same user against others"
     entries = [
@@ -70,7 +69,7 @@ def _pair_cosines(spread: Spread) -> str:
     cosines = spread.statistics.cosines
     if not len(cosines):
         return ""
-    edges = np.linspace(np.floor(10 * cosines.min()) / 10, 1.0, BINS + 1)
+    edges = _edges(float(cosines.min()))
     rows = binned({"pairs": cosines}, edges)
     what = spread.statistics.manifest["what"]
     title = f"Similarity of two {what}"
@@ -85,7 +84,7 @@ def _lengths(spread: Spread) -> str:
     """Of the vectors themselves all lengths are one, so these are of what they are made from."""
     if not len(spread.means):
         return ""
-    edges = np.linspace(min(np.floor(10 * spread.means.min()) / 10, 0.9), 1.0, BINS + 1)
+    edges = _edges(float(spread.means.min()))
     rows = binned({"users": np.minimum(spread.means, 1.0)}, edges)
     title = "Norms before normalisation"
     least, most = spread.statistics.norms
@@ -94,6 +93,11 @@ def _lengths(spread: Spread) -> str:
         f" export scales it to one (here {least:.4f} to {most:.4f})."
     )
     return card(title, histogram_chart(title, "norm of the mean", edges, rows), caption)
+
+
+def _edges(low: float) -> np.ndarray:
+    """Of bins from a tenth below all values up to one, also where all are one."""
+    return np.linspace(min(np.floor(10 * low) / 10, 0.9), 1.0, BINS + 1)
 
 
 def _variance(spread: Spread) -> str:

@@ -221,3 +221,15 @@ def test_items_are_shown_by_service(tmp_path):
     write_items_export(tmp_path)
     text = Outline(write_report(tmp_path).read_text()).text
     assert "5 items of 8 dimensions" in text and "By service" in text and "art (5)" in text
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+def test_few_users_and_collapsed_ones_have_a_page(tmp_path, count):
+    users = random_users(count)
+    users["embedding_NE"][:] = users["embedding_NE"][0]
+    users["z_NSE"][:] = users["z_NSE"][0, 0]
+    users["counts_NS"][:] = 3
+    write_export(tmp_path, users, parts=1)
+    page = write_report(tmp_path).read_text()
+    assert not re.search(r"\bnan\b|\binf\b", page)
+    assert ("By service" in page) == (2 * count >= 3)
