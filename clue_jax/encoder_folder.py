@@ -18,15 +18,16 @@ import numpy as np
 import safetensors.numpy
 from etils import epath
 
-from clue_jax import files
+from clue_jax import files, publishing
 from clue_jax.config import EncoderConfig, from_json, to_json
 from clue_jax.data.tokenizer import GENERIC_GUIDE, Tokenizer
 from clue_jax.embeddings.reader import SEAL, seal_of
 from clue_jax.errors import DataError
+from clue_jax.markdown import CARD
 from clue_jax.model import clue
 from clue_jax.parallel.rules import path_of
 from clue_jax.serving_program import inputs_of, serialized_program
-from clue_jax.training.card import CARD, encoder_card
+from clue_jax.training.card import encoder_card
 
 FORMAT, VERSION = "clue_jax/encoder", 1
 _CONFIG, _WEIGHTS, _TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
@@ -61,7 +62,7 @@ def write_encoder(
     runs = serialized_program(encoder.config, encoder.params) if program else b""
     leaves = jax.tree_util.tree_leaves_with_path(encoder.params)
     arrays = {path_of(path): np.asarray(jax.device_get(leaf)) for path, leaf in leaves}
-    with files.staged_directory(path, overwrite=overwrite) as folder:
+    with publishing.staged_directory(path, overwrite=overwrite) as folder:
         files.write_bytes(folder / _WEIGHTS, safetensors.numpy.save(arrays))
         encoder.tokenizer.save(folder / _TOKENIZER)
         card = encoder_card(

@@ -10,7 +10,7 @@ from typing import Any
 
 from etils import epath
 
-from clue_jax import files
+from clue_jax import files, publishing
 from clue_jax.buckets import absolute
 from clue_jax.console import say
 from clue_jax.data import erase as of_data
@@ -68,7 +68,7 @@ def erase_everywhere(ids_file: str, places: Places, record: str) -> dict[str, An
     """
     if not (places.data or places.embeddings):
         raise ConfigError("--data, --embeddings: name a dataset or an export to erase from")
-    files.refuse_existing(record, overwrite=False)
+    publishing.refuse_existing(record, overwrite=False)
     ids = read_ids(ids_file)
     hashes = {files.sha256_text(user) for user in ids}
     for path in places.workdirs:  # before anything is changed

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from clue_jax import files
+from clue_jax import files, publishing
 from clue_jax.buckets import in_bucket
 from clue_jax.composition import narrowed
 from clue_jax.config import (
@@ -77,7 +77,7 @@ def export(config: ExportConfig, workdir: str, data: str, out: str) -> None:
     share = share_of(config.host)
     refuse_other_output(out)
     if share.alone:  # of several, one may have published what all of them made
-        files.refuse_existing(out, overwrite=config.overwrite)
+        publishing.refuse_existing(out, overwrite=config.overwrite)
     run = read_run(workdir)
     dataset = open_dataset(data, config.verify)
     run.check_data(dataset)
@@ -97,7 +97,7 @@ def export(config: ExportConfig, workdir: str, data: str, out: str) -> None:
     if not share.alone and is_export(out, manifest["export_id"]):
         say(f"{out}: this export is complete")
         return
-    files.refuse_existing(out, overwrite=config.overwrite)
+    publishing.refuse_existing(out, overwrite=config.overwrite)
     _announce(config, restored, rows, manifest)
     params = run.with_generic(restored.parts["params"], dataset.tokenizer)["encoder"]
     with share.folder(out) as path:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from clue_jax import files
+from clue_jax import files, leases
 from clue_jax.console import say
 from clue_jax.errors import ClueError
 from clue_jax.evaluation.results import metric_name
@@ -108,7 +108,7 @@ def quickstart(out: str) -> None:
     started = time.monotonic()
     with files.storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with files.lease(folder / "quickstart.lock"):
+    with leases.lease(folder / "quickstart.lock"):
         recorded = _recorded(folder)
         for stage in stages(out):
             if _is_complete(stage, folder, recorded):

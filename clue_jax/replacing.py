@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from etils import epath
 
-from clue_jax import files
+from clue_jax import files, publishing
 from clue_jax.buckets import clear, files_under
 from clue_jax.errors import DataError
 
@@ -57,7 +57,7 @@ def replacing(
         StorageError: the file system refused; the folder is as it was.
     """
     root = whole_path(path)
-    with files.staged_directory(root, overwrite=True) as folder:
+    with publishing.staged_directory(root, overwrite=True) as folder:
         _refuse_foreign(root, members(root), kind)
         _remove_leftovers(root, folder)
         yield Replacing(root, folder)

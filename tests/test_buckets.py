@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from etils import epath
 
-from clue_jax import buckets, files
+from clue_jax import buckets, files, leases, publishing
 from clue_jax.errors import LockedError, StorageError
 from clue_jax.training.checkpoint import Checkpoints
 from tests.buckets import bucket
@@ -37,7 +37,7 @@ def test_files_are_written_whole_and_leases_exclude(objects):
     files.write_json("gs://bucket/a/b.json", {"x": 2})
     assert files.read_json("gs://bucket/a/b.json") == {"x": 2}
     assert list(objects) == ["gs://bucket/a/b.json"]
-    lease = functools.partial(files.lease, "gs://bucket/lock")
+    lease = functools.partial(leases.lease, "gs://bucket/lock")
     with lease(), pytest.raises(LockedError, match="held by process"), lease():
         pass
     assert "gs://bucket/lock" not in objects
@@ -49,7 +49,7 @@ def test_checkpoints_are_not_promised_where_orbax_writes_none():
 
 
 def staged(texts, **more):
-    with files.staged_directory("gs://bucket/out", **more) as folder:
+    with publishing.staged_directory("gs://bucket/out", **more) as folder:
         for name, text in texts.items():
             files.write_text(folder / name, text)
 
@@ -65,7 +65,7 @@ def test_a_folder_is_published_with_its_manifest_last(objects):
 
 
 def test_a_failure_leaves_nothing_under_the_final_name(objects):
-    with pytest.raises(ZeroDivisionError), files.staged_directory("gs://bucket/out") as folder:
+    with pytest.raises(ZeroDivisionError), publishing.staged_directory("gs://bucket/out") as folder:
         files.write_text(folder / "a", "1")
         _ = 1 / 0
     assert list(objects) == ["gs://bucket/out.partial/a"]

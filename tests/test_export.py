@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from clue_jax import files
+from clue_jax import files, publishing
 from clue_jax.composition import combine
 from clue_jax.config import (
     EncoderConfig,
@@ -561,11 +561,11 @@ def test_an_export_is_overwritten_when_asked_and_whole_at_every_instant(
     with pytest.raises(StorageError, match="already there and never overwritten silently"):
         exported(smoke_run, smoke_data, out, num_shards=3)
 
-    def publish(partial, final, real=files.publish):
+    def publish(partial, final, real=publishing.publish):
         assert contents(final) == contents(whole) and verify(partial)
         real(partial, final)
 
-    monkeypatch.setattr(files, "publish", publish)
+    monkeypatch.setattr(publishing, "publish", publish)
     exported(smoke_run, smoke_data, out, num_shards=3, overwrite=True)
     assert len(read_manifest(out)["parts"]) == 3 and verify(out)
     assert [path.name for path in tmp_path.iterdir()] == ["users"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from etils import epath
 
-from clue_jax import files
+from clue_jax import files, leases, publishing
 from clue_jax.errors import DataError, LockedError, StorageError
 
 ROOT = Path(__file__).parents[1]
@@ -78,13 +78,13 @@ def test_checksums(folder):
 
 
 def _build(final, content="new", **options):
-    with files.staged_directory(final, **options) as partial:
+    with publishing.staged_directory(final, **options) as partial:
         files.write_text(partial / "manifest.json", content)
 
 
 def test_a_directory_appears_when_it_is_complete(folder):
     final = folder / "out"
-    with files.staged_directory(final) as partial:
+    with publishing.staged_directory(final) as partial:
         files.write_text(partial / "a", "x")
         assert not final.exists()
     assert (final / "a").read_text() == "x"
@@ -93,11 +93,11 @@ def test_a_directory_appears_when_it_is_complete(folder):
 
 def test_after_a_failure_the_parts_are_there_for_the_next_run(folder):
     final = folder / "out"
-    with pytest.raises(KeyError), files.staged_directory(final) as partial:
+    with pytest.raises(KeyError), publishing.staged_directory(final) as partial:
         files.write_text(partial / "part-0", "x")
         raise KeyError("fault")
     assert _names(folder) == ["out.partial"]
-    with files.staged_directory(final) as partial:
+    with publishing.staged_directory(final) as partial:
         assert _names(partial) == ["part-0"]
         files.write_text(partial / "part-1", "y")
     assert _names(final) == ["part-0", "part-1"]
@@ -124,7 +124,7 @@ def test_a_reader_finds_one_directory_or_the_other_at_every_instant(folder, monk
     _build(folder / "out", "old")
     (folder / "one").mkdir()
     (folder / "other").mkdir()
-    if not files._exchange(folder / "one", folder / "other"):
+    if not publishing._exchange(folder / "one", folder / "other"):
         pytest.skip("this system cannot exchange two directories")
     rename, found = type(folder).rename, []
 
@@ -140,7 +140,7 @@ def test_a_reader_finds_one_directory_or_the_other_at_every_instant(folder, monk
 
 
 def test_where_directories_cannot_be_exchanged_they_are_renamed(folder, monkeypatch):
-    monkeypatch.setattr(files, "_exchange", lambda *paths: False)
+    monkeypatch.setattr(publishing, "_exchange", lambda *paths: False)
     _build(folder / "out", "old")
     _build(folder / "out", overwrite=True)
     assert (folder / "out" / "manifest.json").read_text() == "new"
@@ -149,7 +149,7 @@ def test_where_directories_cannot_be_exchanged_they_are_renamed(folder, monkeypa
 
 def test_a_failed_overwrite_keeps_the_old_directory(folder):
     _build(folder / "out", "old")
-    with pytest.raises(KeyError), files.staged_directory(folder / "out", overwrite=True):
+    with pytest.raises(KeyError), publishing.staged_directory(folder / "out", overwrite=True):
         raise KeyError("fault")
     assert (folder / "out" / "manifest.json").read_text() == "old"
 
@@ -163,20 +163,20 @@ def test_an_empty_directory_and_only_that_may_be_filled(folder):
 
 
 def test_what_another_writer_published_meanwhile_is_not_replaced(folder, monkeypatch):
-    acquire = files._acquire
+    acquire = leases._acquire
 
     def late(path, token):
         files.write_text(folder / "out" / "manifest.json", "theirs")
         acquire(path, token)
 
-    monkeypatch.setattr(files, "_acquire", late)
+    monkeypatch.setattr(leases, "_acquire", late)
     with pytest.raises(StorageError, match="already there"):
         _build(folder / "out")
     assert (folder / "out" / "manifest.json").read_text() == "theirs"
 
 
 def test_two_writers_of_one_directory(folder):
-    with files.staged_directory(folder / "out") as partial:
+    with publishing.staged_directory(folder / "out") as partial:
         with pytest.raises(LockedError, match=f"process {os.getpid()} "):
             _build(folder / "out")
         files.write_text(partial / "manifest.json", "mine")
@@ -202,9 +202,9 @@ def _dead_pid():
 
 
 def test_a_lease_is_gone_after_the_block_and_after_a_failure(folder):
-    with files.lease(folder / "lock"):
+    with leases.lease(folder / "lock"):
         assert files.read_json(folder / "lock")["pid"] == os.getpid()
-    with pytest.raises(KeyError), files.lease(folder / "lock"):
+    with pytest.raises(KeyError), leases.lease(folder / "lock"):
         raise KeyError("fault")
     assert _names(folder) == []
 
@@ -214,48 +214,48 @@ def test_a_live_holder_keeps_it(folder, host):
     record = _record(os.getpid(), age=30, host=host)
     files.write_json(folder / "lock", record)
     message = f"held by process {os.getpid()} on {record['host']}, renewed 30 s ago"
-    with pytest.raises(LockedError, match=message), files.lease(folder / "lock"):
+    with pytest.raises(LockedError, match=message), leases.lease(folder / "lock"):
         pass
     assert files.read_json(folder / "lock") == record
 
 
 def test_a_dead_holder_on_this_host_is_taken_over_at_once(folder):
     files.write_json(folder / "lock", _record(_dead_pid()))
-    with files.lease(folder / "lock"):
+    with leases.lease(folder / "lock"):
         assert files.read_json(folder / "lock")["pid"] == os.getpid()
 
 
 def test_a_dead_process_number_of_another_host_says_nothing(folder):
     files.write_json(folder / "lock", _record(_dead_pid(), host="elsewhere"))
-    with pytest.raises(LockedError, match="elsewhere"), files.lease(folder / "lock"):
+    with pytest.raises(LockedError, match="elsewhere"), leases.lease(folder / "lock"):
         pass
 
 
 @pytest.mark.parametrize("host", [None, "elsewhere"])
 def test_a_stale_lease_is_taken_over(folder, host):
-    files.write_json(folder / "lock", _record(os.getpid(), files.LEASE_STALE_SECONDS + 1, host))
-    with files.lease(folder / "lock"):
+    files.write_json(folder / "lock", _record(os.getpid(), leases.LEASE_STALE_SECONDS + 1, host))
+    with leases.lease(folder / "lock"):
         assert files.read_json(folder / "lock")["token"] != "theirs"
 
 
 @pytest.mark.parametrize("damaged", ["{", "[]", '{"renewed_at": "x"}', '{"renewed_at": null}'])
 def test_a_damaged_lease_is_taken_over(folder, damaged):
     files.write_text(folder / "lock", damaged)
-    with files.lease(folder / "lock"):
+    with leases.lease(folder / "lock"):
         assert files.read_json(folder / "lock")["pid"] == os.getpid()
 
 
 def test_a_lease_is_renewed(folder, monkeypatch):
-    monkeypatch.setattr(files, "LEASE_RENEW_SECONDS", 0.02)
-    with files.lease(folder / "lock"):
+    monkeypatch.setattr(leases, "LEASE_RENEW_SECONDS", 0.02)
+    with leases.lease(folder / "lock"):
         first = files.read_json(folder / "lock")["renewed_at"]
         _until(lambda: files.read_json(folder / "lock")["renewed_at"] > first)
 
 
 def test_a_holder_that_lost_it_neither_renews_nor_removes_the_next_one(folder, monkeypatch):
-    monkeypatch.setattr(files, "LEASE_RENEW_SECONDS", 0.02)
+    monkeypatch.setattr(leases, "LEASE_RENEW_SECONDS", 0.02)
     theirs = _record(os.getpid(), host="elsewhere")
-    with files.lease(folder / "lock"):
+    with leases.lease(folder / "lock"):
         files.write_json(folder / "lock", theirs)
         time.sleep(0.1)
         assert files.read_json(folder / "lock")["token"] == "theirs"
@@ -271,12 +271,12 @@ def _until(condition, seconds=10.0):
 
 RACER = """
 import sys
-from clue_jax import files
+from clue_jax import leases
 from clue_jax.errors import LockedError
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    with files.lease(sys.argv[1]):
+    with leases.lease(sys.argv[1]):
         print("won", flush=True)
         sys.stdin.readline()
 except LockedError as error:
@@ -317,14 +317,14 @@ def test_of_racing_processes_exactly_one_wins(folder, before):
 def test_a_contender_that_looked_too_early_does_not_take_a_fresh_lease(folder, monkeypatch):
     # The other one takes over between our finding the lease and our turn to look at it.
     files.write_json(folder / "lock", _record(_dead_pid()))
-    alone = files._alone_in
+    alone = leases._alone_in
     theirs = _record(os.getpid())
 
     def late(parent):
         files.write_json(folder / "lock", theirs)
         return alone(parent)
 
-    monkeypatch.setattr(files, "_alone_in", late)
-    with pytest.raises(LockedError), files.lease(folder / "lock"):
+    monkeypatch.setattr(leases, "_alone_in", late)
+    with pytest.raises(LockedError), leases.lease(folder / "lock"):
         pass
     assert files.read_json(folder / "lock") == theirs

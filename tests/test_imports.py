@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 # A module imports only from earlier lines, or from its own line. Order inside data, model,
 # training and the like is free as long as it has no cycle. `data.*` stands for what is not named.
 LAYERS = (
-    ("errors", "config", "buckets", "files", "replacing", "console", "stage_process"),
+    ("errors", "config", "buckets", "files", "leases", "publishing", "replacing"),
+    ("console", "markdown", "stage_process"),
     ("parallel",),
     ("data",),
     ("model",),

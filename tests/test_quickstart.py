@@ -11,7 +11,7 @@ import pytest
 
 from clue_jax import quickstart, stage_process
 from clue_jax.errors import LockedError
-from clue_jax.files import lease
+from clue_jax.leases import lease
 
 PLAYER = """#!{python} -S
 import json, os, pathlib, signal, sys, time

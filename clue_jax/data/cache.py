@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from clue_jax import files
+from clue_jax import files, publishing
 from clue_jax.console import say
 from clue_jax.data.blocks import BLOCK_BYTES, ArrayWriter, StoredArray
 from clue_jax.data.outline import CHUNK_USERS, Outline
@@ -210,7 +210,7 @@ def _build(
     *,
     overwrite: bool,
 ) -> None:
-    with files.staged_directory(folder, overwrite=overwrite) as partial:
+    with publishing.staged_directory(folder, overwrite=overwrite) as partial:
         _empty(partial)  # of what a kill left
         try:
             columns = _write(partial, parts())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-CARD = "card.md"
+from clue_jax.markdown import one_line, table
 
 _USE = """
 ## What it is for, and what not
@@ -20,9 +20,8 @@ by their behaviour, and not for deciding on credit, insurance, work or housing.
 - Behaviour is personal data, ids or no ids: what somebody searched and bought may name them. Keep
   this folder like the logs, and hand it on only to who may have these.
 - Scrubbing finds what is written in common ways, not names or addresses.
-- Who asks to be forgotten: put their ids into the file of `--config.suppress` and prepare again, or
-  leave them out of exports by `export --config.suppress`. A model that was trained on this dataset
-  keeps what it has learnt.
+- Who asks to be forgotten: `clue-jax erase`, and their ids on the list of `--config.suppress` when
+  it is prepared again. A model that was trained on this dataset keeps what it has learnt.
 - Users of few behaviours and of one service alone are here as the logs have them: results for all
   users together hide how these fare.
 """
@@ -33,7 +32,7 @@ def card_of(manifest: Mapping[str, Any]) -> str:
     items, quantiles = manifest["items"], manifest["quantiles"]
     facts = {
         "fingerprint": f"`{manifest['fingerprint'][:12]}`",
-        "services": ", ".join(map(_text, manifest["services"])),
+        "services": ", ".join(map(one_line, manifest["services"])),
         "distinct items": f"{items['count']:,}",
         "tokens of an item": _spread(quantiles["item_tokens"]),
         "items with more tokens than are kept": f"{manifest['truncated_items']:,}, cut to"
@@ -45,15 +44,15 @@ def card_of(manifest: Mapping[str, Any]) -> str:
     }
     return "".join(
         (
-            f"# Dataset {_text(manifest['name'])}\n\nBehaviours of users on services, as text;"
+            f"# Dataset {one_line(manifest['name'])}\n\nBehaviours of users on services, as text;"
             " prepared by clue_jax. Each user is in one split.\n\n",
-            _table(("", ""), facts.items()),
+            table(("", ""), facts.items()),
             "\n## Users and behaviours\n\n",
             _splits(manifest),
             "\n## What was left out or changed\n\n",
-            _table(("", "rows, texts or users"), _changes(manifest)),
+            table(("", "rows, texts or users"), _changes(manifest)),
             "\n## Privacy and retention\n\n",
-            _table(("", ""), _privacy(manifest)),
+            table(("", ""), _privacy(manifest)),
             _USE,
         )
     )
@@ -67,12 +66,12 @@ def _splits(manifest: Mapping[str, Any]) -> str:
     ]
     spreads = [_spread(manifest["quantiles"]["behaviours"].get(s)) for s in services]
     rows.append(("behaviours of a user", "", *spreads))
-    return _table(("split", "users", *(f"on {_text(s)}" for s in services)), rows)
+    return table(("split", "users", *(f"on {one_line(s)}" for s in services)), rows)
 
 
 def _changes(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [
-        (f"{title}: {_text(reason)}", f"{count:,}")
+        (f"{title}: {one_line(reason)}", f"{count:,}")
         for title, key in (
             ("rejected", "rejects"),
             ("filtered", "filtered"),
@@ -86,10 +85,14 @@ def _changes(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _privacy(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     config = manifest["config"]
-    key, scrub, suppressed = manifest["pseudonym_key_id"], config["scrub"], manifest["suppressed"]
+    key, scrub = manifest["pseudonym_key_id"], config["scrub"]
+    # Keys that are newer than some datasets.
+    suppressed, retention = manifest.get("suppressed"), manifest.get("retention")
+    shared = config.get("min_item_users", 1)
     kinds = [name for name in ("emails", "phones", "cards") if scrub[name]]
-    kinds += [_text(pattern["name"]) for pattern in scrub["patterns"]]
-    window = [f"from {config['start']}" if config["start"] else ""]
+    kinds += [one_line(pattern["name"]) for pattern in scrub["patterns"]]
+    start = retention["start"] if retention else config["start"]
+    window = [f"from {start}" if start else ""]
     window.append(f"before {config['end']}" if config["end"] else "")
     left_out = f"{suppressed['ids']:,}" if suppressed else "no list"
     least = f"{config['min_behaviours']} in all, {config['min_service_behaviours']} in a service"
@@ -100,6 +103,9 @@ def _privacy(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("behaviours kept", " ".join(filter(None, window)) or "of all times"),
         ("newest behaviours kept of a user and service", f"{config['max_history']:,}"),
         ("behaviours that a user must have", least),
+        ("kept for", f"{retention['days']:,} days; exports enforce it" if retention else "ever"),
+        ("users that a text must have", f"{shared:,}"),
+        ("users erased since", f"{manifest.get('users_erased', 0):,}"),
     ]
 
 
@@ -107,13 +113,3 @@ def _spread(quantiles: Mapping[str, int] | None) -> str:
     if not quantiles:
         return "-"
     return f"median {quantiles['p50']:,}, 99 % {quantiles['p99']:,}, most {quantiles['max']:,}"
-
-
-def _table(head: tuple[str, ...], rows: Any) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _text(value: Any) -> str:
-    """On one line, and inside its cell."""
-    return " ".join(str(value).split()).replace("|", "\\|").replace("`", "'")

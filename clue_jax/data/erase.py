@@ -17,6 +17,7 @@ from etils import epath
 from clue_jax import files
 from clue_jax.buckets import files_under
 from clue_jax.console import progress
+from clue_jax.data.card import card_of
 from clue_jax.data.erasures import AUDIT, SEAL, add, recorded
 from clue_jax.data.items import item_features
 from clue_jax.data.manifest import fingerprint, shard_entries
@@ -27,6 +28,7 @@ from clue_jax.data.spill import scratch
 from clue_jax.data.suppressed import among
 from clue_jax.data.tf_example import decode_features, decode_texts
 from clue_jax.errors import DataError
+from clue_jax.markdown import CARD
 from clue_jax.replacing import Replacing, replacing, whole_path
 
 _INFO = ("dataset_info.json", "features.json")  # of TFDS, in each folder of shards
@@ -93,11 +95,13 @@ def _write_without(new: Replacing, ids: Collection[str]) -> Erasure:
     write_metadata(new.folder / "users", user_features(), shards, "users")
     write_metadata(new.folder / "items", item_features(), {"items": items["shards"]}, "items")
     build.close()
-    for name in _beside(new.root) - {AUDIT}:
+    for name in _beside(new.root) - {AUDIT, CARD}:
         new.carry(name)
     rest = {**manifest, "splits": splits, "items": items}
     rest["fingerprint"] = fingerprint(rest)
     rest["users_erased"] = manifest.get("users_erased", 0) + len(done.users)
+    if (new.root / CARD).exists():  # older datasets have none
+        files.write_text(new.folder / CARD, card_of(rest))
     rest[SEAL] = add(new.root, manifest, _line(manifest, rest, done), new.folder)
     files.write_json(new.folder / "manifest.json", rest)
     return done
@@ -249,7 +253,7 @@ def _staying(
 
 def _beside(root: epath.Path) -> set[str]:
     """Files of a dataset that are no shards, as far as they are there."""
-    names = {"tokenizer.json", "rejects.jsonl", "card.md", AUDIT}
+    names = {"tokenizer.json", "rejects.jsonl", CARD, AUDIT}
     return {name for name in names if (root / name).exists()}
 
 

@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from clue_jax import files
+from clue_jax import files, publishing
 from clue_jax.config import PrepareConfig, to_json, validate_prepare
 from clue_jax.console import progress, say
 from clue_jax.data import tokenizer as bpe
 from clue_jax.data.accounts import Lengths, Tallies
-from clue_jax.data.card import CARD, card_of
+from clue_jax.data.card import card_of
 from clue_jax.data.events import Reading
 from clue_jax.data.grouping import Grouped, group_logs
 from clue_jax.data.guides import given_tokenizer, guide_services
@@ -37,6 +37,7 @@ from clue_jax.data.tokenizer import GENERIC_GUIDE, Tokenizer
 from clue_jax.data.workers import Advance, Workers
 from clue_jax.data.writing import write_items, write_users
 from clue_jax.errors import ConfigError, DataError
+from clue_jax.markdown import CARD
 
 # Settings that change no byte of a shard: finished ones are reused though these differ.
 _WITHOUT_EFFECT = ("source", "overwrite", "memory_mb", "processes", "suppress")
@@ -80,10 +81,10 @@ def prepare(config: PrepareConfig, out: str, engine: Engine | None = None) -> No
     validate_prepare(config)
     pseudonyms = Pseudonyms.from_config(config.pseudonym)
     given, suppressed = _given_tokenizer(config), suppression(config.suppress)
-    files.refuse_existing(out, overwrite=config.overwrite)
+    publishing.refuse_existing(out, overwrite=config.overwrite)
     logs, windowed = _logs(config), _within_window(config)
     retention = {"days": config.retention_days, "start": windowed.start}
-    with files.staged_directory(out, overwrite=config.overwrite) as staged:
+    with publishing.staged_directory(out, overwrite=config.overwrite) as staged:
         built = (engine or _build_here)(Job(windowed, logs, staged, given, pseudonyms, suppressed))
         manifest = built.contents | {
             "pseudonym_key_id": pseudonyms.key_id if pseudonyms else None,

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-from clue_jax import files
+from clue_jax import files, publishing
 from clue_jax.buckets import listed
 from clue_jax.config import SynthesizeConfig, to_json, validate_synthesize
 from clue_jax.console import progress, say
@@ -50,7 +50,7 @@ def synthesize(config: SynthesizeConfig, out: str) -> None:
         LockedError: another process writes to `out`.
     """
     validate_synthesize(config)
-    with files.staged_directory(out, overwrite=config.overwrite) as staged:
+    with publishing.staged_directory(out, overwrite=config.overwrite) as staged:
         # Parts of an interrupted run may be those of another config, and are quick to make again.
         for leftover in listed(staged):
             leftover.rmtree() if leftover.is_dir() else leftover.unlink()

@@ -11,7 +11,7 @@ import pyarrow as pa
 from etils import epath
 from scipy.linalg import orthogonal_procrustes
 
-from clue_jax import files
+from clue_jax import files, publishing
 from clue_jax.buckets import clear
 from clue_jax.config import StoredPrecision
 from clue_jax.embeddings.compare import Reference
@@ -57,12 +57,12 @@ def align(old: epath.PathLike, new: epath.PathLike, out: epath.PathLike) -> Alig
         DataError: one is damaged, widths differ, or fewer users than dimensions are in both.
         StorageError: `out` is there already, or cannot be written.
     """
-    files.refuse_existing(out, overwrite=False)
+    publishing.refuse_existing(out, overwrite=False)
     reference = Reference(old)
     manifest = reference.matching(new)
     found, turn_EE = _fit(reference, new, manifest)
     whole = _manifest(reference.manifest, manifest, found)
-    with files.staged_directory(out) as folder:
+    with publishing.staged_directory(out) as folder:
         clear(folder)  # what a run that was killed left
         payload = io.BytesIO()
         np.save(payload, turn_EE, allow_pickle=False)

@@ -26,7 +26,6 @@ import numpy as np
 from clue_jax.errors import DataError
 
 SUCCESS = "_SUCCESS"
-CARD = "card.md"
 SHARDING = {
     "users": "leading 64 bits of SHA-256 of user_id in UTF-8, big-endian, modulo the parts",
     "items": "item_id as an unsigned integer, modulo the parts",

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from etils import epath
 
-from clue_jax import files
+from clue_jax import files, publishing
 from clue_jax.console import say
 from clue_jax.data.id_list import read_ids
 from clue_jax.embeddings.exact import ExactSearch, Match, column_of
@@ -123,7 +123,7 @@ def write_lookalike(
         StorageError: `out` is there already, or cannot be written.
     """
     if out:
-        files.refuse_existing(out, overwrite=False)
+        publishing.refuse_existing(out, overwrite=False)
     found = lookalike(path, read_ids(seeds), size, min_audience, service, index)
     lines = match_lines(found.matches)
     if out:

@@ -16,12 +16,13 @@ from etils import epath
 from clue_jax import files
 from clue_jax.embeddings.card import card_of
 from clue_jax.embeddings.checks import check_rows
-from clue_jax.embeddings.layout import CARD, SUCCESS, files_of, npy_files
+from clue_jax.embeddings.layout import SUCCESS, files_of, npy_files
 from clue_jax.embeddings.moments import Moments, moments_of, statistics_of
 from clue_jax.embeddings.reader import BESIDE, EXPORT_ID, MANIFEST, SEAL, seal_of
 from clue_jax.embeddings.schema import KEYS, SCHEMA_VERSION
 from clue_jax.embeddings.vectors import embedding_columns, matrix
 from clue_jax.errors import DataError
+from clue_jax.markdown import CARD
 
 Part = dict[str, Any]  # file, rows, bytes, sha256, norms, npy: what the manifest says of a part
 MOMENTS = "moments"  # of a part, until they are added up in the manifest

@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from clue_jax import files
+from clue_jax import files, publishing
 from clue_jax.config import EvaluateConfig, to_json, validate_evaluate
 from clue_jax.console import say
 from clue_jax.embeddings.reader import SEAL, read_embeddings, read_manifest
@@ -49,9 +49,9 @@ def evaluate(config: EvaluateConfig, embeddings: str, out: str) -> None:
         StorageError: `out` is there already, or cannot be written.
     """
     validate_evaluate(config)
-    files.refuse_existing(out, overwrite=config.overwrite)
+    publishing.refuse_existing(out, overwrite=config.overwrite)
     prepared = [_SUITES[name](config, embeddings) for name in config.suites]
-    with files.staged_directory(out, overwrite=config.overwrite) as folder:
+    with publishing.staged_directory(out, overwrite=config.overwrite) as folder:
         results = [result for suite in prepared for result in suite.run()]
         origin = _origin(embeddings)
         for suite in prepared:

@@ -20,10 +20,11 @@ from etils import epath
 
 from clue_jax import files
 from clue_jax.buckets import clear, files_under
-from clue_jax.embeddings.layout import CARD, SUCCESS, files_of, part_file
+from clue_jax.embeddings.layout import SUCCESS, files_of, part_file
 from clue_jax.embeddings.reader import MANIFEST, SEAL, read_manifest
 from clue_jax.embeddings.writer import Part, write_manifest
 from clue_jax.errors import DataError, StorageError
+from clue_jax.markdown import CARD
 
 PLAN, DONE, ITEMS = "plan.json", "done", "items"
 _LETTERS = 30  # of a value that differs

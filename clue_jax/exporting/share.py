@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import jax
 from etils import epath
 
-from clue_jax import files
+from clue_jax import files, leases, publishing
 from clue_jax.errors import LockedError
 from clue_jax.exporting.folder import ExportFolder, is_export
 
@@ -50,10 +50,10 @@ class Share:
             StorageError: the file system refused.
         """
         sharer = "" if self.alone else f"{self.index}-of-{self.count}"
-        partial = files.partial_of(out)
-        with files.lease(files.lock_of(out, sharer)), files.storage_errors(partial):
+        partial = publishing.partial_of(out)
+        with leases.lease(publishing.lock_of(out, sharer)), files.storage_errors(partial):
             if self.alone:
-                files.refuse_sharers(out)
+                publishing.refuse_sharers(out)
             partial.mkdir(parents=True, exist_ok=True)
             yield partial
 
@@ -63,7 +63,7 @@ class Share:
         Raises:
             LockedError: something else holds the export, for more than a minute.
         """
-        limit = time.monotonic() + files.LEASE_STALE_SECONDS
+        limit = time.monotonic() + leases.LEASE_STALE_SECONDS
         while True:
             try:
                 return self._publish(folder, epath.Path(out))
@@ -74,7 +74,7 @@ class Share:
 
     def _publish(self, folder: ExportFolder, out: epath.Path) -> bool:
         # Alone, it holds the lease already.
-        held = contextlib.nullcontext() if self.alone else files.lease(files.lock_of(out))
+        held = contextlib.nullcontext() if self.alone else leases.lease(publishing.lock_of(out))
         with held, files.storage_errors(folder.path):
             if not self.alone and is_export(out, folder.export_id):
                 return True
@@ -83,7 +83,7 @@ class Share:
                 if entries is None:
                     return False
                 folder.conclude(entries)
-            files.publish(folder.path, out)
+            publishing.publish(folder.path, out)
         return True
 
 

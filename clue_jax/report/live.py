@@ -10,7 +10,7 @@ from etils import epath
 
 from clue_jax.console import duration_text, say
 from clue_jax.errors import ClueError, DataError
-from clue_jax.files import is_held
+from clue_jax.leases import is_held
 
 LOCKS = ("lock", "quickstart.lock", "run/lock")  # of a run; of a quickstart and its run
 _LOOK_SECONDS = 1.0  # how soon the end of a run is noticed

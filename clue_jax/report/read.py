@@ -10,7 +10,7 @@ from typing import Any
 
 from etils import epath
 
-from clue_jax import files
+from clue_jax import files, leases
 from clue_jax.embeddings.reader import MANIFEST, SEAL
 from clue_jax.errors import ConfigError, DataError
 from clue_jax.report.labelled import LabelTable, read_categories, read_usable, task_tables
@@ -175,7 +175,7 @@ def read_run(folder: epath.Path) -> Run:
         training=[row for row in rows if "split" not in row],
         # Of several datasets: their means.
         validation=[r for r in rows if r.get("split") == "validation" and "dataset" not in r],
-        live=files.is_held(folder / "lock"),
+        live=leases.is_held(folder / "lock"),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from etils import epath
 
-from clue_jax import files
+from clue_jax import files, leases
 from clue_jax.config import ScaleConfig, to_json
 from clue_jax.console import duration_text, say
 from clue_jax.data.source import Dataset
@@ -72,7 +72,7 @@ def work(
         left = _time_left(made, time.monotonic() - began, sum(r.compute for r in ahead))
         say(f"run {number} of {len(runs)}: {run.name}, {run.compute:.1e} PF-days{left}")
         try:
-            with files.lease(worker.root / "locks" / run.name):
+            with leases.lease(worker.root / "locks" / run.name):
                 if not worker.is_done(run):
                     worker.make(run)
                     made += run.compute

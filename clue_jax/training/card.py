@@ -15,11 +15,10 @@ from clue_jax.buckets import listed
 from clue_jax.config import EncoderConfig, PretrainConfig, to_json
 from clue_jax.console import duration_text
 from clue_jax.files import read_json, write_text
+from clue_jax.markdown import CARD, one_line, table
 from clue_jax.model.sizes import parameter_count
 from clue_jax.training.log import Row, read_rows
 from clue_jax.training.trained import read_run
-
-CARD = "card.md"
 
 # What operations are turned into electricity with, as in docs/broader-impacts.md.
 PEAK_FLOPS, UTILISATION, WATTS, OVERHEAD = 989e12, 0.4, 700.0, 1.2
@@ -62,10 +61,10 @@ def write_run_card(workdir: epath.PathLike) -> None:
     saved = folder / "checkpoints"
     steps = [path.name for path in listed(saved) if path.name.isdigit()] if saved.exists() else []
     parts = (
-        f"# Encoder {_text(folder.name)}\n\nA CLUE user encoder, trained by clue_jax.\n\n",
-        _table(_encoder_facts(run.config.encoder, run.vocab_size)),
+        f"# Encoder {one_line(folder.name)}\n\nA CLUE user encoder, trained by clue_jax.\n\n",
+        _facts(_encoder_facts(run.config.encoder, run.vocab_size)),
         "\n## Training\n\n",
-        _table(_training_facts(run.config, known, environment, rows, sorted(steps, key=int))),
+        _facts(_training_facts(run.config, known, environment, rows, sorted(steps, key=int))),
         "\n## Validation\n\n",
         _validation(rows),
         "\n## Energy\n\n",
@@ -79,13 +78,13 @@ def encoder_card(
     config: EncoderConfig, vocab_size: int, services: Sequence[str], model_version: str
 ) -> str:
     """Of an encoder without its run."""
-    facts = {"version": f"`{_text(model_version)}`", "services": _names(services)}
+    facts = {"version": f"`{one_line(model_version)}`", "services": _names(services)}
     return (
         "# User encoder\n\nA CLUE user encoder, saved by clue_jax.\n\n"
-        + _table(facts | _encoder_facts(config, vocab_size))
+        + _facts(facts | _encoder_facts(config, vocab_size))
         + "\n## How to use it\n\n```python\nfrom clue_jax import UserEncoder\n\n"
         'encoder = UserEncoder.from_pretrained("DIR")\n'
-        f"z = encoder.encode([{{{_text(services[0] if services else 'service')!r}:"
+        f"z = encoder.encode([{{{one_line(services[0] if services else 'service')!r}:"
         ' ["a text", "a newer one"]}])\n```\n' + _USE
     )
 
@@ -128,7 +127,7 @@ def _training_facts(
         "loss": f"contrastive, {loss['form']}",
         "learning rate, seed": f"{config.optim.learning_rate:g}, {config.seed}",
         "checkpoints": f"of steps {', '.join(checkpoints)}" if checkpoints else "none",
-        "devices": f"{environment['devices']} x {_text(environment['device_kind'])},"
+        "devices": f"{environment['devices']} x {one_line(environment['device_kind'])},"
         f" in {environment['processes']} process{'es' * (environment['processes'] > 1)}",
         "versions": ", ".join(f"{name} {of}" for name, of in environment["packages"].items()),
     }
@@ -141,7 +140,7 @@ def _validation(rows: Sequence[Row]) -> str:
     last = [row for row in found if row["step"] == found[-1]["step"]]
     best = max(found, key=lambda row: row["recall_at_10"] or 0.0)
     lines = [
-        f"- {_text(row.get('dataset', 'all'))}: R@1 {row['recall_at_1']:.3f}, R@10"
+        f"- {one_line(row.get('dataset', 'all'))}: R@1 {row['recall_at_1']:.3f}, R@10"
         f" {row['recall_at_10']:.3f}, MRR {row['mrr']:.3f} among {row['users']:,} held-out users"
         f" (chance R@10 {row['chance']:.3f})\n"
         for row in last
@@ -163,9 +162,9 @@ def _energy(rows: Sequence[Row], environment: Mapping[str, Any]) -> str:
     kilowatt_hours = hours * WATTS / 1e3 * OVERHEAD
     return (
         f"{flops:.2e} floating-point operations in {duration_text(seconds)} of steps on"
-        f" {environment['devices']} x {_text(environment['device_kind'])}, without evaluations and"
-        " steps that were taken again. Electricity was not measured. With these assumptions, to be"
-        f" replaced by what is known of the machine, it is **{kilowatt_hours:.2g} kWh**:\n\n"
+        f" {environment['devices']} x {one_line(environment['device_kind'])}, without evaluations"
+        " and steps that were taken again. Electricity was not measured. With these assumptions, to"
+        f" be replaced by what is known of the machine, it is **{kilowatt_hours:.2g} kWh**:\n\n"
         "    kWh = FLOP / (peak FLOP/s x utilisation) x watts / 3.6e6 x overhead\n"
         f"        = {flops:.2e} / ({PEAK_FLOPS:.3g} x {UTILISATION}) x {WATTS:g} / 3.6e6 x"
         f" {OVERHEAD}\n\n(an H200 in bfloat16 at {UTILISATION:.0%} of its peak, the overhead of a"
@@ -173,15 +172,9 @@ def _energy(rows: Sequence[Row], environment: Mapping[str, Any]) -> str:
     )
 
 
-def _table(facts: Mapping[str, str]) -> str:
-    lines = "".join(f"| {name} | {value} |\n" for name, value in facts.items())
-    return f"|  |  |\n| --- | --- |\n{lines}"
+def _facts(facts: Mapping[str, str]) -> str:
+    return table(("", ""), facts.items())
 
 
 def _names(services: Sequence[str]) -> str:
-    return ", ".join(map(_text, services)) or "none"
-
-
-def _text(value: Any) -> str:
-    """On one line, and inside its cell."""
-    return " ".join(str(value).split()).replace("|", "\\|").replace("`", "'")
+    return ", ".join(map(one_line, services)) or "none"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,13 +21,12 @@ from jax.sharding import Mesh
 
 from clue_jax.config import PretrainConfig, to_json, validate_pretrain
 from clue_jax.console import say
-from clue_jax.data.batches import Batch, Source, TrainBatches
+from clue_jax.data.batches import Batch, TrainBatches
 from clue_jax.data.id_list import suppression
 from clue_jax.data.mixture import open_datasets
 from clue_jax.data.source import Dataset
-from clue_jax.data.suppressed import drawable
 from clue_jax.errors import Preempted, StorageError
-from clue_jax.files import lease
+from clue_jax.leases import lease
 from clue_jax.parallel.agreement import check_agreed, first_alone, first_decides, together
 from clue_jax.parallel.mesh import make_mesh, user_groups, users_per_group
 from clue_jax.training.banner import compiled_line, run_lines
@@ -47,6 +46,7 @@ from clue_jax.training.spikes import left_out_before
 from clue_jax.training.state import TrainState, init_state, state_of, state_shardings
 from clue_jax.training.step import make_step
 from clue_jax.training.suppression import KEY, record_suppression
+from clue_jax.training.users import users_of
 from clue_jax.training.validation import Validation
 from clue_jax.training.watchdog import Watchdog
 
@@ -83,7 +83,7 @@ def train(config: PretrainConfig, data: Sequence[str], workdir: str) -> None:
         begins = first_decides(begins)
         guides = together(lambda: source_run(config, whole)).guides if begins else {}
         together(lambda: open_run(directory, config, whole, guides))
-        batches, validation = together(lambda: _users(config, datasets, mesh))
+        batches, validation = together(lambda: users_of(config, datasets, mesh))
         watchdog = held.enter_context(Watchdog(config.train.hang_seconds))
         with Run(config, directory, whole, batches, validation, mesh, watchdog) as run:
             run.compute(signals)
@@ -95,20 +95,6 @@ def _valid_mesh(config: PretrainConfig) -> Mesh:
     users_per_group(config.train.batch_users, mesh)
     state_shardings(config, mesh)
     return mesh
-
-
-def _users(
-    config: PretrainConfig, datasets: Mapping[str, Dataset], mesh: Mesh
-) -> tuple[TrainBatches, Validation | None]:
-    sources = [
-        Source(name, dataset.fingerprint, drawable(dataset, "train", config))
-        for name, dataset in datasets.items()
-    ]
-    batches, validation = TrainBatches(sources, config, mesh), None
-    if config.train.eval_every:
-        held_out = {name: drawable(d, "validation", config) for name, d in datasets.items()}
-        validation = Validation(held_out, config, mesh)
-    return batches, validation
 
 
 class Run:

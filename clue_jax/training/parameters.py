@@ -10,7 +10,7 @@ import jax
 from etils import epath
 
 from clue_jax.errors import CheckpointError, ClueError
-from clue_jax.files import lease
+from clue_jax.leases import lease
 from clue_jax.parallel.agreement import first_alone
 from clue_jax.training.checkpoint import Checkpoints, Restored
 

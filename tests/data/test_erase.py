@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 
-from clue_jax import files
+from clue_jax import files, leases
 from clue_jax.config import DataConfig
 from clue_jax.data import source
 from clue_jax.data.erase import erase
@@ -98,6 +98,8 @@ def test_they_and_what_they_alone_had_are_gone_and_the_rest_is_as_it_was(data):
     assert {text for text in now.items().texts.tolist() if text.encode() in words} == set()
     assert now.items().lookup(np.unique(np.concatenate([u.item_ids for u in rest.values()]))).size
     assert named(data, gone) == []
+    card = (data / "card.md").read_text()
+    assert now.fingerprint[:12] in card and "| users erased since | 3 |" in card
     assert now.fingerprint != manifest["fingerprint"] and now.manifest["users_erased"] == 3
     assert (
         sum(now.manifest["splits"]["train"]["behaviours"].values())
@@ -173,7 +175,7 @@ def test_what_is_refused_leaves_the_dataset_as_it_was(data, tmp_path):
     with pytest.raises(DataError, match="copy.parquet: not a file of this dataset"):
         erase(data, ["user-1"])
     (data / "copy.parquet").unlink()
-    with files.lease(epath.Path(tmp_path / "data.lock")), pytest.raises(LockedError):
+    with leases.lease(epath.Path(tmp_path / "data.lock")), pytest.raises(LockedError):
         erase(data, ["user-1"])
     shard = next((data / "users").glob("users-train*"))
     content = shard.read_bytes()

@@ -14,7 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 from etils import epath
 
-from clue_jax import files
+from clue_jax import leases
 from clue_jax.config import PrepareConfig, PseudonymConfig, SourceConfig, TokenizerConfig
 from clue_jax.data import prepare as stage
 from clue_jax.data import writing
@@ -353,7 +353,7 @@ def test_an_output_is_never_replaced_silently(tmp_path, logs):
 
 
 def test_a_second_writer_is_turned_away(tmp_path, logs):
-    with files.lease(tmp_path / "out.lock"), pytest.raises(LockedError, match="held by process"):
+    with leases.lease(tmp_path / "out.lock"), pytest.raises(LockedError, match="held by process"):
         prepare(config_for(logs), str(tmp_path / "out"))
 
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from clue_jax import cli, files
+from clue_jax import cli, files, leases
 from clue_jax.embeddings.erase import erase
 from clue_jax.embeddings.index import IndexSettings, open_index
 from clue_jax.embeddings.index_build import build_index
@@ -203,7 +203,7 @@ def test_through_a_link_and_from_inside(export, tmp_path, monkeypatch):
 
 def test_what_is_refused_leaves_everything_as_it_was(export, tmp_path, monkeypatch):
     before = _contents(export)
-    with files.lease(tmp_path / "export.lock"), pytest.raises(LockedError):
+    with leases.lease(tmp_path / "export.lock"), pytest.raises(LockedError):
         erase(export, ["user-1"])
     for foreign in ("index.usearch", "copies/everybody.csv"):
         (export / foreign).parent.mkdir(exist_ok=True)

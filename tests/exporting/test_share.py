@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from clue_jax import files
+from clue_jax import leases, publishing
 from clue_jax.config import ExportConfig
 from clue_jax.embeddings.erase import erase
 from clue_jax.embeddings.verify import verify
@@ -95,7 +95,7 @@ def test_an_export_over_another_one_by_several_hosts(command, tmp_path, whole):
 
 def test_who_may_not_write_at_the_same_time(command, tmp_path, whole):
     out = shutil.copytree(whole, tmp_path / "users")
-    with files.lease(files.lock_of(out, "0-of-2")):
+    with leases.lease(publishing.lock_of(out, "0-of-2")):
         for refused in (
             lambda: command(out, "0/2", overwrite=True, hold_out_last=1),
             lambda: command(out, overwrite=True),

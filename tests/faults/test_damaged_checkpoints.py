@@ -105,7 +105,7 @@ def test_where_none_is_good_all_stay(sound):
 def test_a_reader_puts_aside_only_what_nobody_works_with(sound, in_use):
     from etils import epath
 
-    from clue_jax.files import lease
+    from clue_jax.leases import lease
 
     shutil.rmtree(sound / "checkpoints" / "30" / "params")
     read = lambda: load_params(sound / "checkpoints", lambda: parts_of(0)["params"], NEWEST)  # noqa: E731

@@ -12,7 +12,7 @@ import sys
 import pytest
 from playwright.sync_api import Error, sync_playwright
 
-from clue_jax.files import lease
+from clue_jax.leases import lease
 from clue_jax.report.embeddings import people_section
 from clue_jax.report.page import write_report
 from clue_jax.report.people import Neighbourhood, Person

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from clue_jax.errors import DataError
-from clue_jax.files import is_held, lease
+from clue_jax.leases import is_held, lease
 from clue_jax.report import live
 from clue_jax.report.page import write_report
 from tests.report.test_page import Outline, fill_run

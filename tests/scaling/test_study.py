@@ -83,7 +83,7 @@ def test_a_run_that_fails_is_tried_again_and_then_named(study, smoke_data, tmp_p
 def test_a_run_that_another_worker_has_is_passed_over(study, smoke_data, tmp_path, capsys):
     from etils import epath
 
-    from clue_jax.files import lease
+    from clue_jax.leases import lease
 
     workdir = shutil.copytree(study, tmp_path / "study")
     taken = sorted((workdir / "results").iterdir())[0]

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from etils import epath
 
-from clue_jax.files import lease
+from clue_jax.leases import lease
 from tests.stages import finish_job, rows, start_job, train_arguments
 
 
