@@ -77,7 +77,7 @@ def _scale(config: ScaleConfig, data: str, workdir: str) -> None:
     from clue_jax.scaling.study import scale
 
     if scale(config, data, workdir):
-        _report(workdir)
+        _beside("report.html", lambda: _report(workdir))
 
 
 def _erase(
