@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from clue_jax.embeddings.layout import files_under, item_shards, part_file, user_shards
+from clue_jax.buckets import files_under
+from clue_jax.embeddings.layout import item_shards, part_file, user_shards
 from clue_jax.errors import DataError
 
 

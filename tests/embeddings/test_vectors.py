@@ -5,11 +5,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from clue_jax.buckets import files_under
 from clue_jax.config import StoredPrecision
 from clue_jax.embeddings import vectors
 from clue_jax.embeddings.align import align
 from clue_jax.embeddings.erase import erase
-from clue_jax.embeddings.layout import files_under
 from clue_jax.embeddings.reader import read_embeddings
 from clue_jax.embeddings.search import neighbours
 from clue_jax.embeddings.stats import statistics
