@@ -18,6 +18,7 @@ from etils import epath
 from clue_jax import files
 from clue_jax.embeddings.index import how_built, index_columns
 from clue_jax.embeddings.index_build import write_index
+from clue_jax.embeddings.layout import page_beside
 from clue_jax.embeddings.reader import BESIDE, EXPORT_ID, verified_parts
 from clue_jax.embeddings.replacement import Replacement, replacement
 from clue_jax.embeddings.writer import Part, write_manifest, write_part
@@ -38,6 +39,7 @@ def erase(path: epath.PathLike, ids: Collection[str], dataset: str = "") -> Eras
     """Removes users from an export of users, its manifest included.
 
     Each call adds a line to `erasures.jsonl`: time, SHA-256 of each id, parts that were rewritten.
+    A page of the export beside it is removed.
 
     Args:
         path: the folder `export` wrote. An unfinished one beside it (`<path>.partial`) is removed.
@@ -52,6 +54,8 @@ def erase(path: epath.PathLike, ids: Collection[str], dataset: str = "") -> Eras
         StorageError: the file system refused; the export is as it was.
     """
     with replacement(path) as new:
+        # It may show whom it is about to lose.
+        page_beside(new.root).unlink(missing_ok=True)
         columns = index_columns(new.manifest)
         indexes = [how_built(new.root, new.manifest, column) for column in columns]
         done, parts = _write_parts(new, set(ids))

@@ -22,6 +22,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from clue_jax.errors import DataError
 
@@ -32,6 +33,11 @@ SHARDING = {
 }
 ORDER = {"users": "user_id, by bytes of UTF-8", "items": "item_id, as unsigned integers"}
 _VERSION = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def page_beside(root: epath.Path) -> epath.Path:
+    """Where `report` writes the page of an export: in it, it would be a foreign file."""
+    return root.parent / f"{root.name}.report.html"
 
 
 def part_file(model_version: str, index: int, count: int) -> str:

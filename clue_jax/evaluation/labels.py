@@ -178,18 +178,22 @@ def _read_table(task: TaskConfig, folder: str, columns: tuple[str, ...]) -> tupl
 
 def _paths(task: TaskConfig, folder: str) -> list[epath.Path]:
     path = epath.Path(folder) / task.labels
-    if path.is_dir():
-        found = sorted(path.glob("*.parquet"))
-    elif "*" in path.name:
-        found = sorted(path.parent.glob(path.name))
-    else:
-        found = [path] if path.exists() else []
+    found = table_files(path)
     if not found:
         raise DataError(
             f"{path}: no labels of task {task.name} there; name their folder with"
             " --config.downstream.labels=DIR"
         )
     return found
+
+
+def table_files(path: epath.Path) -> list[epath.Path]:
+    """The Parquet files that a folder, a glob or a name stands for, in order; none: none there."""
+    if path.is_dir():
+        return sorted(path.glob("*.parquet"))
+    if "*" in path.name:
+        return sorted(path.parent.glob(path.name))
+    return [path] if path.exists() else []
 
 
 def read_columns(path: epath.Path, columns: tuple[str, ...]) -> pa.Table:

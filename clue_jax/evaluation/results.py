@@ -146,7 +146,8 @@ def metric_name(metric: str) -> str:
     name, at, k = plain.partition("@")
     if at:
         return f"{NAMES.get(name, name.upper() if len(name) == 1 else name)}@{k}"
-    return plain.upper() if plain in CAPITALS else plain
+    first, _, rest = plain.partition(" ")
+    return f"{first.upper() if first in CAPITALS else first} {rest}".rstrip()
 
 
 def short(value: float) -> str:

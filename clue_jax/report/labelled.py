@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from clue_jax.errors import DataError
+from clue_jax.evaluation.labels import table_files
 
 MOST_VALUES = 50  # distinct ones; beyond, and of numbers, a label is no category
 
@@ -80,12 +81,7 @@ def _text(value: Any) -> str:
 
 
 def _files(path: epath.Path) -> list[epath.Path]:
-    if path.is_dir():
-        found = sorted(path.glob("*.parquet"))
-    elif "*" in path.name:
-        found = sorted(path.parent.glob(path.name))
-    else:
-        found = [path] if path.exists() else []
+    found = table_files(path)
     if not found:
         raise DataError(f"{path}: no Parquet table of labels there; name one with --labels")
     return found

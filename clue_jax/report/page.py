@@ -12,8 +12,10 @@ from etils import epath
 
 from clue_jax import files
 from clue_jax.buckets import absolute
+from clue_jax.embeddings.layout import page_beside
 from clue_jax.evaluation.results import PREFIX, metric_name
 from clue_jax.report import figures
+from clue_jax.report.audit import AUDIT, audit_section
 from clue_jax.report.curves import curve, training_section
 from clue_jax.report.embeddings import embeddings_section, people_section, people_warning
 from clue_jax.report.fragments import card, cell, folded, literal, table, text
@@ -47,30 +49,30 @@ def write_report(directory: epath.PathLike, view: Wanted = USUAL, again: int = 0
     folder = epath.Path(directory)
     page = folder / PAGE
     if material.sealed:
-        if folder.name in ("", ".."):
-            folder = absolute(folder)
-        page = folder.parent / f"{folder.name}.{PAGE}"
+        page = page_beside(absolute(folder) if folder.name in ("", "..") else folder)
     files.write_text(page, render(material, again))
     return page
 
 
 def render(material: Material, again: int = 0) -> str:
     """The whole page as HTML."""
-    run = material.run
+    run, results = material.run, material.results
+    matching = [entry for entry in results if not entry["task"].startswith((AUDIT, PREFIX))]
     body = [
         f"<h1>{text(material.title)}</h1>",
         '<p class="soft">General-purpose user embeddings: the same person, seen through two'
         " services, is to be found again among all others.</p>",
         people_warning(material.people),
         status(run) if run else "",
-        _tiles(material),
-        _score_plots(material.results),
-        downstream_section(material.results),
+        _tiles(matching, run),
+        _score_plots(matching),
+        audit_section(results),
+        downstream_section(results),
         training_section(run) if run else "",
         embeddings_section(material.spread) if material.spread else "",
         people_section(material.people),
         study_sections(material.study) if material.study else "",
-        _results(material.results),
+        _results([entry for entry in results if not entry["task"].startswith(PREFIX)]),
         _dataset(material.dataset) if material.dataset else "",
         _commands(material.commands),
         _origin(run) if run else "",
@@ -84,8 +86,8 @@ def render(material: Material, again: int = 0) -> str:
     )
 
 
-def _tiles(material: Material) -> str:
-    tiles = [*_score_tiles(material.results), *(_run_tiles(material.run) if material.run else ())]
+def _tiles(results: list[dict[str, Any]], run: Run | None) -> str:
+    tiles = [*_score_tiles(results), *(_run_tiles(run) if run else ())]
     cards = (
         f'<div class="card tile"><b>{text(value)}</b><span>{text(name)}</span></div>'
         for value, name in tiles
@@ -155,8 +157,7 @@ def _of_task(task: str) -> tuple[str, str]:
 
 
 def _results(results: list[dict[str, Any]]) -> str:
-    """Results of matching, models of one task and metric under each other."""
-    results = [entry for entry in results if not entry["task"].startswith(PREFIX)]
+    """Results of matching and audits, models of one task and metric under each other."""
     if not results:
         return ""
     groups: dict[str, list[list[str]]] = {}

@@ -62,6 +62,14 @@ def test_erased_users_are_gone_and_the_rest_is_as_it_was(export):
     assert os.listdir(export.parent) == ["export"]
 
 
+def test_a_page_beside_the_export_goes_as_well(export):
+    page, other = (export.parent / f"{name}.report.html" for name in ("export", "exported"))
+    page.write_text("a map of everybody")
+    other.write_text("the control")
+    erase(export, ["user-1"])
+    assert not page.exists() and other.exists()
+
+
 def test_the_audit_record_has_hashes_alone(export):
     erase(export, ["user-1"])
     erase(export, ["user-1", "user-2"])
