@@ -66,11 +66,12 @@ def manifest(out):
 
 
 def contents(folder):
-    """Bytes of every file; the manifest without what it says of the logs' place."""
+    """Bytes of every file; the manifest, and the card of it, without what they say of the logs."""
     found = {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
     found["manifest.json"] = manifest(folder)["fingerprint"]
+    assert found.pop("card.md")
     return found
