@@ -10,7 +10,7 @@ from typing import Any
 
 from etils import epath
 
-from clue_jax import files, publishing
+from clue_jax import files
 from clue_jax.buckets import absolute
 from clue_jax.console import say
 from clue_jax.data import erase as of_data
@@ -20,7 +20,7 @@ from clue_jax.data.source import open_dataset
 from clue_jax.embeddings import erase as of_export
 from clue_jax.embeddings.index import index_columns
 from clue_jax.embeddings.reader import open_export
-from clue_jax.errors import ConfigError
+from clue_jax.errors import ConfigError, StorageError
 from clue_jax.training.parameters import model_versions
 from clue_jax.training.trained import SUPPRESSED, read_run
 
@@ -68,7 +68,11 @@ def erase_everywhere(ids_file: str, places: Places, record: str) -> dict[str, An
     """
     if not (places.data or places.embeddings):
         raise ConfigError("--data, --embeddings: name a dataset or an export to erase from")
-    publishing.refuse_existing(record, overwrite=False)
+    if epath.Path(record).exists():
+        raise StorageError(
+            f"--record={record}: already there, and an audit record is never overwritten; name"
+            " another file"
+        )
     ids = read_ids(ids_file)
     hashes = {files.sha256_text(user) for user in ids}
     for path in places.workdirs:  # before anything is changed

@@ -47,7 +47,7 @@ def serialized_program(config: EncoderConfig, params: clue.Params) -> bytes:
     try:
         import flatbuffers  # noqa: F401
     except ImportError as error:
-        raise ConfigError("program: pip install 'clue_jax[serving]' to make one") from error
+        raise ConfigError("program: pip install '.[serving]' to make one") from error
     # What every platform can run.
     config = dataclasses.replace(config, attention=AttentionKernel.DENSE)
     leaves, structure = jax.tree_util.tree_flatten_with_path(params)

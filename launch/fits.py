@@ -59,7 +59,7 @@ def check_fit(job: Job) -> None:
     if importlib.util.find_spec("libtpu") is None:
         say(
             "launch: whether the step fits was not looked at: the TPU compiler is not installed"
-            " (pip install 'clue_jax[tpu]', in an environment of its own)"
+            " (pip install '.[tpu]', in an environment of its own)"
         )
         return
     say("launch: compiling the step for these chips first, which takes a minute or more")

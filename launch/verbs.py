@@ -114,7 +114,7 @@ def progress_of(results: str) -> Callable[[], int | None]:
         except ImportError as error:
             kind = results.partition(":")[0]
             raise ConfigError(
-                f"{results}: {error}; to see how far the run is: pip install 'clue_jax[{kind}]'"
+                f"{results}: {error}; to see how far the run is: pip install '.[{kind}]'"
             ) from error
         except Exception as error:  # whatever the library of a bucket may raise
             say(f"launch: {results}: {type(error).__name__}: {error}; how far it is, is unknown")

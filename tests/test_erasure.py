@@ -14,7 +14,7 @@ from clue_jax.embeddings.index_build import build_index
 from clue_jax.embeddings.reader import read_embeddings
 from clue_jax.embeddings.verify import verify
 from tests.data.test_erase import contents
-from tests.stages import run_stage
+from tests.stages import run_stage, train_arguments
 
 
 @pytest.fixture
@@ -137,6 +137,20 @@ def test_a_run_that_was_chosen_by_somebody_alone_says_so(world):
     erase(world, f"--data={world / 'data'}", f"--workdir={world / 'run'}")
     (model,) = json.loads((world / "record.json").read_text())["models"]
     assert (model["saw"], model["users"]) == ("chosen by", 1)
+
+
+def test_whoever_meets_the_dataset_as_it_was_is_told_what_happened(world, smoke_run, capsys):
+    listed(world)
+    erase(world, f"--data={world / 'data'}")
+    evaluate = ("--config=configs/evaluate/matching.py", f"--embeddings={world / 'users'}")
+    run_stage("evaluate", *evaluate, f"--out={world / 'evaluation'}", code=3)
+    told = capsys.readouterr().err
+    assert "without users who were erased since" in told and "--embeddings=EXPORT" in told
+    shutil.copy(smoke_run / "dataset.json", world / "run/dataset.json")
+    run_stage("train", *train_arguments(world / "data", world / "run"), code=4)
+    assert f"may begin from this one with --config.init_from={world / 'run'}" in (
+        capsys.readouterr().err
+    )
 
 
 def test_what_is_refused_changes_nothing(world):

@@ -123,8 +123,8 @@ def test_the_config_in_the_docs_prepares_such_logs(tmp_path, monkeypatch):
 
 def test_the_lines_of_python_in_the_readme_encode_a_user(smoke_run):
     (source,) = PYTHON.findall(README)
-    assert '"runs/first"' in source
+    assert '"runs/quickstart/run"' in source
     found = {}
-    code = compile(source.replace("runs/first", str(smoke_run)), "README.md", "exec")
+    code = compile(source.replace("runs/quickstart/run", str(smoke_run)), "README.md", "exec")
     exec(code, found)
     assert found["z"].shape == (1, 16) and abs(float((found["z"] ** 2).sum()) - 1) < 1e-5

@@ -64,6 +64,6 @@ def _check(name: str, slices: int) -> Chip:
     if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
         raise ConfigError(
             f"--topology={name}: the TPU compiler (libtpu) is not installed; in a virtual"
-            " environment of its own: pip install 'clue_jax[tpu]'"
+            " environment of its own: pip install '.[tpu]'"
         )
     return chip

@@ -26,6 +26,18 @@ def erasures(path: epath.PathLike) -> list[dict[str, Any]]:
     return [json.loads(line) for line in recorded(root, read_manifest(root)).splitlines()]
 
 
+def lost_since(root: epath.Path, manifest: dict[str, Any], fingerprint: str) -> str:
+    """What to say where a dataset was of this fingerprint before users were erased; else nothing.
+
+    Raises:
+        DataError: its record was changed.
+    """
+    lines = map(json.loads, recorded(root, manifest).splitlines())
+    if fingerprint not in {line["fingerprint_before"] for line in lines}:
+        return ""
+    return f"; it is that dataset without users who were erased since ({AUDIT} there)"
+
+
 def recorded(root: epath.Path, manifest: dict[str, Any]) -> str:
     """The record as text, compared with the manifest.
 

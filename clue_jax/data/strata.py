@@ -117,6 +117,7 @@ class Strata:
         return (
             f"config.train.batch_users: {self.batch} users in a batch, {self.most()[d]} of them of"
             f" {stratum.name}, but only {stratum.size} training users there have a positive pair;"
-            f" at most {next(filter(fits, range(self.batch, -1, -1)))} is possible here with these"
-            " shares (config.sampling.dataset_weights)"
+            f" at most {next(filter(fits, range(self.batch, -1, -1)))} is possible here"
+            + " with these shares (config.sampling.dataset_weights)"
+            * (len(self.strata) > 1)
         )

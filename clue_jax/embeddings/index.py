@@ -210,7 +210,7 @@ def _usearch() -> Any:
     try:
         from usearch.index import Index
     except ImportError as error:
-        raise ConfigError("an index needs usearch: pip install 'clue_jax[index]'") from error
+        raise ConfigError("an index needs usearch: pip install '.[index]'") from error
     return Index
 
 

@@ -188,6 +188,8 @@ def read_manifest(path: epath.PathLike) -> dict[str, Any]:
         DataError: missing (the export is not complete), damaged, or of another format.
     """
     file = epath.Path(path) / MANIFEST
+    if not file.parent.exists():
+        raise DataError(f"{file.parent}: no such folder; name the --out of an export")
     if not file.exists():
         raise DataError(
             f"{file}: missing, so this is no complete export; run the export again to finish it"

@@ -19,7 +19,7 @@ def require_als() -> None:
         import implicit.cpu.als  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            "config.downstream.features: als needs implicit: pip install 'clue_jax[probes]'"
+            "config.downstream.features: als needs implicit: pip install '.[probes]'"
         ) from error
 
 

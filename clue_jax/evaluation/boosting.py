@@ -87,7 +87,7 @@ def check_boosting(name: str, problem: Problem) -> None:
         import sklearn.ensemble  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            "config.downstream.heads: boosting needs scikit-learn: pip install 'clue_jax[probes]'"
+            "config.downstream.heads: boosting needs scikit-learn: pip install '.[probes]'"
         ) from error
     if problem.kind is TaskKind.CLICKS and max(problem.outputs, problem.positions) > MOST_SHOWN:
         raise ConfigError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from clue_jax.config import epoch_seconds
+from clue_jax.data.erasures import lost_since
 from clue_jax.data.records import Users, concatenate, visible
 from clue_jax.data.source import Dataset, open_dataset
 from clue_jax.embeddings.reader import Embeddings
@@ -36,9 +37,16 @@ def dataset_of(export: Embeddings, path: str) -> Dataset:
     made_from = export.manifest["dataset"]
     dataset = open_dataset(path or made_from["path"])
     if dataset.fingerprint != made_from["fingerprint"]:
+        lost = lost_since(dataset.path, dataset.manifest, made_from["fingerprint"])
         raise DataError(
             f"{dataset.path}: fingerprint {dataset.fingerprint[:12]}, but the export was made from"
-            f" {made_from['fingerprint'][:12]}; name that dataset with --config.data=DIR"
+            f" {made_from['fingerprint'][:12]}"
+            + (
+                f"{lost}: erase them from the export as well, with clue-jax erase --ids=FILE"
+                f" --data={dataset.path} --embeddings=EXPORT --record=FILE"
+                if lost
+                else "; name that dataset with --config.data=DIR"
+            )
         )
     return dataset
 

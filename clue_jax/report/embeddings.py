@@ -21,9 +21,10 @@ def embeddings_section(spread: Spread) -> str:
     charts = "".join((_view_cosines(spread), _pair_cosines(spread), _lengths(spread)))
     return (
         f"<h2>Embeddings</h2><p>{rows:,} {text(what)} of {width} dimensions, model"
-        f" {text(manifest['model_version'])}. A map shows some that lie evenly over the export, on"
-        " the plane in which their vectors vary most (principal components): what is near there"
-        " may still be far in the other directions.</p>"
+        f" {text(manifest['model_version'])}. A map shows some that lie evenly over the export, of"
+        " whatever split, on the plane in which their vectors vary most (principal components):"
+        " what is near there may still be far in the other directions, and the other way round."
+        "</p>"
         f'<div class="charts wide">{maps}</div>'
         f'<div class="charts wide after">{charts}{_variance(spread)}</div>{_numbers(spread)}'
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 WIDTH, HEIGHT = 340, 215  # user units; about the pixels of a phone, so that text stays readable
-LEFT, RIGHT, TOP, BOTTOM = 44, 58, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 50, 58, 12, 40
 MAX_POINTS = 300  # more rows than this are averaged in runs, their range drawn as a band
 ROW_HEIGHT = 34  # of one model in an interval plot
 CHARACTER = 6.6  # width of a character of a label

@@ -27,6 +27,10 @@ from clue_jax.report.tasks import downstream_section
 from clue_jax.report.wanted import USUAL, Wanted
 
 PAGE = "report.html"
+_FOUND_AGAIN = (
+    '<p class="soft">General-purpose user embeddings: the same person, seen through two services,'
+    " is to be found again among all others.</p>"
+)
 BASELINES = ("tfidf", "random_encoder", "chance")
 
 
@@ -60,8 +64,7 @@ def render(material: Material, again: int = 0) -> str:
     matching = [entry for entry in results if not entry["task"].startswith((AUDIT, PREFIX))]
     body = [
         f"<h1>{text(material.title)}</h1>",
-        '<p class="soft">General-purpose user embeddings: the same person, seen through two'
-        " services, is to be found again among all others.</p>",
+        _FOUND_AGAIN if matching or run else "",
         people_warning(material.people),
         status(run) if run else "",
         _tiles(matching, run),

@@ -90,9 +90,7 @@ def _read(folder: epath.Path, view: Wanted) -> Material:
         )
     if (folder / "metrics.jsonl").exists():
         run = read_run(folder)
-        return Material(
-            _title("Run", folder), run=run, commands=_recorded("train", run.environment)
-        )
+        return Material(_title("Run", folder), run=run, commands=_command_of(folder))
     if (folder / "results.json").exists():
         return Material(
             _title("Evaluation", folder),
@@ -290,8 +288,13 @@ def number(value: Any) -> float | None:
     return float(value)
 
 
-def _recorded(stage: str, environment: dict[str, Any]) -> list[Command]:
-    command = environment.get("command", environment.get("argv"))
-    if isinstance(command, list):
-        command = shlex.join(map(str, command))
-    return [Command(stage, command, None)] if isinstance(command, str) and command else []
+def _command_of(folder: epath.Path) -> list[Command]:
+    """What trains such a run again: from the config it saved, on the data it was trained on."""
+    described = folder / "dataset.json"
+    if not described.exists():
+        return []
+    paths = read_object(described).get("path", [])
+    data = [f"--data={path}" for path in ([paths] if isinstance(paths, str) else paths)]
+    new = f"--workdir={folder.parent / f'{folder.name}_again'}"
+    words = ["clue-jax", "train", f"--config={folder / 'config.json'}", *data, new]
+    return [Command("train", shlex.join(words), None)]

@@ -31,8 +31,8 @@ progress {
   display: block; width: 100%; max-width: 70ch; margin-top: 6px; accent-color: var(--accent);
 }
 .tiles, .charts { display: grid; gap: 16px; }
-.tiles { grid-template-columns: repeat(auto-fit, minmax(112px, 1fr)); margin-top: 20px; }
-.tile { overflow-wrap: anywhere; }
+.tiles { grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); margin-top: 20px; }
+.tile { overflow-wrap: anywhere; } .tile b { white-space: nowrap; }
 .charts { grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr)); }
 figure { margin: 0; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 14px; }

@@ -81,7 +81,13 @@ def _plot(task: str, entries: list[dict[str, Any]]) -> str:
     among = f", n = {users:,}" if isinstance(users, int) else ""
     name = task.removeprefix(PREFIX)
     chart = figures.interval_plot(f"{name}, {metric}", metric, intervals)
-    return card(name, chart, f"{metric} with 95 % intervals{among}.")
+    caption = f"{metric} with 95 % intervals{among}."
+    if entries[0]["metric"].endswith("_difference"):
+        caption += (
+            " How far the best and the worst group are apart, so less is better; chance is how far"
+            " as many groups are that were dealt at random."
+        )
+    return card(name, chart, caption)
 
 
 def _table(entries: list[dict[str, Any]]) -> str:

@@ -28,7 +28,7 @@ def figures_of(analysis: Analysis) -> Iterator[tuple[str, str]]:
         import matplotlib
     except ImportError as error:
         raise ConfigError(
-            "figures need matplotlib: pip install 'clue_jax[scale]'; the fits are there without"
+            "figures need matplotlib: pip install '.[scale]'; the fits are there without"
         ) from error
     matplotlib.use("Agg")
     settings: Any = {

@@ -27,6 +27,7 @@ from clue_jax.data.mixture import open_datasets
 from clue_jax.data.source import Dataset
 from clue_jax.errors import Preempted, StorageError
 from clue_jax.leases import lease
+from clue_jax.model.attention import choose_kernels
 from clue_jax.parallel.agreement import check_agreed, first_alone, first_decides, together
 from clue_jax.parallel.mesh import make_mesh, user_groups, users_per_group
 from clue_jax.training.banner import compiled_line, run_lines
@@ -39,7 +40,7 @@ from clue_jax.training.meter import Meter
 from clue_jax.training.metrics import MetricsWriter, say_row, work_row
 from clue_jax.training.optim import make_schedule, updates_made
 from clue_jax.training.profile import Profile
-from clue_jax.training.run_directory import check_shared, environment, open_run
+from clue_jax.training.run_directory import check_shared, environment, open_run, refuse_another
 from clue_jax.training.signals import Signals
 from clue_jax.training.skips import Skips
 from clue_jax.training.spikes import left_out_before
@@ -82,8 +83,10 @@ def train(config: PretrainConfig, data: Sequence[str], workdir: str) -> None:
         begins = bool(config.init_from) and not (directory / "config.json").exists()
         begins = first_decides(begins)
         guides = together(lambda: source_run(config, whole)).guides if begins else {}
-        together(lambda: open_run(directory, config, whole, guides))
+        together(lambda: refuse_another(directory, config, whole))
+        # Before anything is written: what cannot be drawn is no run that could be continued.
         batches, validation = together(lambda: users_of(config, datasets, mesh))
+        together(lambda: open_run(directory, config, whole, guides))
         watchdog = held.enter_context(Watchdog(config.train.hang_seconds))
         with Run(config, directory, whole, batches, validation, mesh, watchdog) as run:
             run.compute(signals)
@@ -94,6 +97,7 @@ def _valid_mesh(config: PretrainConfig) -> Mesh:
     mesh = make_mesh(config.mesh)
     users_per_group(config.train.batch_users, mesh)
     state_shardings(config, mesh)
+    choose_kernels(config.encoder, jax.default_backend())
     return mesh
 
 

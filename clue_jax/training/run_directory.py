@@ -14,6 +14,7 @@ import jax
 from etils import epath
 
 from clue_jax.config import PretrainConfig, to_json
+from clue_jax.data.erasures import lost_since
 from clue_jax.data.guides import RUN_FILE
 from clue_jax.data.mixture import union_of
 from clue_jax.data.source import Dataset
@@ -75,23 +76,8 @@ def open_run(
     Raises:
         CheckpointError: config or datasets differ; lists each difference, old -> new.
     """
+    refuse_another(workdir, config, datasets)
     new = {"config": to_json(config), "dataset": _identity(datasets)}
-    if (workdir / "config.json").exists():
-        old = {
-            # A setting that is newer than the run has its default in it.
-            "config": to_json(read_run(workdir).config),
-            "dataset": read_json(workdir / "dataset.json"),
-        }
-        differences = [
-            f"{key}: {before!r} -> {after!r}"
-            for key, before, after in _differences(old, new)
-            if not (may_change(key.removeprefix("config.")) or key == "dataset.path")
-        ]
-        if differences:
-            raise CheckpointError(
-                f"{workdir}: holds a run with other settings; use another --workdir or undo:\n  "
-                + "\n  ".join(differences)
-            )
     if jax.process_index() != 0:
         return
     write_json(workdir / "environment.json", environment())
@@ -100,6 +86,38 @@ def open_run(
         write_json(workdir / RUN_FILE, {**guides, **trained_guides(datasets)})
     write_json(workdir / "dataset.json", new["dataset"])
     write_json(workdir / "config.json", new["config"])
+
+
+def refuse_another(
+    workdir: epath.Path, config: PretrainConfig, datasets: Sequence[Dataset]
+) -> None:
+    """Whether a run directory that is there holds this run.
+
+    Raises:
+        CheckpointError: config or datasets differ; lists each difference, old -> new.
+    """
+    if not (workdir / "config.json").exists():
+        return
+    new = {"config": to_json(config), "dataset": _identity(datasets)}
+    old = {
+        # A setting that is newer than the run has its default in it.
+        "config": to_json(read_run(workdir).config),
+        "dataset": read_json(workdir / "dataset.json"),
+    }
+    differences = [
+        f"{key}: {before!r} -> {after!r}"
+        for key, before, after in _differences(old, new)
+        if not (may_change(key.removeprefix("config.")) or key == "dataset.path")
+    ]
+    if differences:
+        past = old["dataset"]["fingerprint"].split("+")
+        erased = any(lost_since(d.path, d.manifest, one) for d in datasets for one in past)
+        raise CheckpointError(
+            f"{workdir}: holds a run with other settings; use another --workdir or undo:\n  "
+            + "\n  ".join(differences)
+            + "\nThe dataset has lost users since (clue-jax erase): a new run may begin from this"
+            f" one with --config.init_from={workdir}" * erased
+        )
 
 
 def check_shared(workdir: epath.Path) -> None:

@@ -332,7 +332,7 @@ def test_without_beam_the_command_says_what_to_install(tmp_path, monkeypatch, ca
         "--beam=--runner=DirectRunner",
         code=2,
     )
-    assert "pip install 'clue_jax[beam]'" in capsys.readouterr().err
+    assert "pip install '.[beam]'" in capsys.readouterr().err
 
 
 def test_many_logs_have_many_buckets(tmp_path):

@@ -55,7 +55,7 @@ def _parsed(options: Sequence[str]) -> Any:
     except ImportError as error:
         raise ConfigError(
             f"--beam={options[0]}: Apache Beam cannot be imported ({error}); in a virtual"
-            " environment of its own: pip install 'clue_jax[beam]'"
+            " environment of its own: pip install '.[beam]'"
         ) from error
     parsed = PipelineOptions(list(options))
     try:
