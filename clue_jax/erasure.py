@@ -75,8 +75,7 @@ def erase_everywhere(ids_file: str, places: Places, record: str) -> dict[str, An
         )
     ids = read_ids(ids_file)
     hashes = {files.sha256_text(user) for user in ids}
-    for path in places.workdirs:  # before anything is changed
-        read_run(path)
+    _look(places)  # before anything is changed
     datasets = [_dataset(path, ids) for path in places.data]
     pasts = [past for path in places.data for past in _pasts(path)]
     exports = [_export(path, ids, hashes, pasts) for path in places.embeddings]
@@ -94,6 +93,16 @@ def erase_everywhere(ids_file: str, places: Places, record: str) -> dict[str, An
     }
     files.write_json(record, found)
     return found
+
+
+def _look(places: Places) -> None:
+    """Raises what is wrong with a place that anybody can see who opens it."""
+    for path in places.data:
+        open_dataset(path)
+    for path in places.embeddings:
+        open_export(path, "users")
+    for path in places.workdirs:
+        read_run(path)
 
 
 def describe_erasure(found: Mapping[str, Any], record: str) -> list[str]:

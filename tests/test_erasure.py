@@ -159,6 +159,7 @@ def test_what_is_refused_changes_nothing(world):
     erase(world, code=2)
     erase(world, *everywhere(world)[:2], f"--workdir={world / 'none'}", code=4)
     erase(world, f"--data={world / 'none'}", code=3)
+    erase(world, f"--data={world / 'data'}", f"--embeddings={world / 'none'}", code=3)
     (world / "record.json").write_text("{}")
     erase(world, *everywhere(world), code=5)
     assert (world / "data/manifest.json").read_bytes() == before
