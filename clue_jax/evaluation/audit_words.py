@@ -76,10 +76,10 @@ def _attribute(task: str, found: Found) -> list[str]:
     metric = next(iter(rows))[1]
     if metric.endswith("_difference"):
         mine, luck = rows[MODEL, metric], rows["chance", metric]
-        beyond = "more" if mine.value > (luck.high or 0.0) else "no more"
+        place = "beyond" if mine.value > (luck.high or 0.0) else "within"
         return [
-            f"{name}: {metric_name(metric)} {_number(mine)}, {beyond} than the furthest of as many"
-            f" groups by chance, {_number(luck)}"
+            f"{name}: {metric_name(metric)} {_number(mine)}, {place} what the furthest of as many"
+            f" groups are apart by chance, {_number(luck)}"
         ]
     if metric not in ATTRIBUTES or (MODEL, metric) not in rows:
         return []

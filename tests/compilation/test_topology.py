@@ -44,7 +44,7 @@ def test_impossible_topologies_are_refused(name, slices, message):
 def test_a_missing_compiler_is_named_with_the_way_to_get_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
-    with pytest.raises(ConfigError, match=r"libtpu.*pip install 'clue_jax\[tpu\]'"):
+    with pytest.raises(ConfigError, match=r"libtpu.*pip install '\.\[tpu\]'"):
         describe_topology("v5e:4x4")
 
 

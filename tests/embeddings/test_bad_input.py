@@ -74,7 +74,7 @@ def test_a_damaged_part(place, capsys, command):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_export_and_something_else(place, capsys, command):
     shutil.rmtree(place / "EXPORT")
-    refused(place, capsys, command, 3, "EXPORT/manifest.json: missing")
+    refused(place, capsys, command, 3, "EXPORT: no such folder")
     (place / "EXPORT").mkdir()
     (place / "EXPORT" / "letters.txt").write_text("of somebody")
     refused(place, capsys, command, 3, "EXPORT/manifest.json: missing")

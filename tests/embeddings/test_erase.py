@@ -195,7 +195,7 @@ def test_without_usearch_an_index_cannot_keep_anybody(export, monkeypatch):
     build_index(export, IndexSettings())
     before = bytes_under(export)
     monkeypatch.setitem(sys.modules, "usearch.index", None)
-    with pytest.raises(ConfigError, match=r"pip install 'clue_jax\[index\]'"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[index\]'"):
         erase(export, ["user-1"])
     assert bytes_under(export) == before
 
@@ -232,7 +232,7 @@ def test_what_is_refused_leaves_everything_as_it_was(export, tmp_path, monkeypat
     (export / SECOND).write_bytes(before[SECOND][:-1])
     with pytest.raises(DataError, match=SECOND):
         erase(export, ["user-1"])
-    with pytest.raises(DataError, match=r"manifest.json: missing"):
+    with pytest.raises(DataError, match=r"none: no such folder"):
         erase(tmp_path / "none", ["user-1"])
     (export / SECOND).write_bytes(before[SECOND])
     assert erase(export, ["user-1"]).erased == ["user-1"]

@@ -265,7 +265,7 @@ def test_without_usearch_the_extra_is_named(export, monkeypatch):
     before = contents(export)
     monkeypatch.setitem(sys.modules, "usearch.index", None)
     for ask in (lambda: build_index(export, IndexSettings()), lambda: open_index(export)):
-        with pytest.raises(ConfigError, match=r"pip install 'clue_jax\[index\]'"):
+        with pytest.raises(ConfigError, match=r"pip install '\.\[index\]'"):
             ask()
     assert contents(export) == before and len(neighbours(export, "user-1", 3)) == 3
 

@@ -16,7 +16,7 @@ from tests.evaluation import downstream_world as world
 
 def test_without_the_package_it_is_said_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "implicit.cpu.als", None)
-    with pytest.raises(ConfigError, match=r"als needs implicit: pip install 'clue_jax\[probes\]'"):
+    with pytest.raises(ConfigError, match=r"als needs implicit: pip install '\.\[probes\]'"):
         require_als()
 
 

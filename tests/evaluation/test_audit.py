@@ -108,7 +108,7 @@ def test_what_cannot_be_audited_is_refused(tmp_path):
         run(tmp_path, splits=("train",))
     with pytest.raises(DataError, match=r"audit needs 2: lower --config\.audit\.min_behaviours"):
         run(tmp_path, min_behaviours=50)
-    with pytest.raises(DataError, match="none: missing|no complete export"):
+    with pytest.raises(DataError, match="none: no such folder; name the --out of an export"):
         run(tmp_path, beside=("other=none",))
     assert not (tmp_path / "out").exists()
 

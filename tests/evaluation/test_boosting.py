@@ -151,5 +151,5 @@ def test_what_trees_cannot_do_is_said_before_they_grow(monkeypatch):
         check_boosting("ads", many)
     check_boosting("fine", problem(TaskKind.MULTICLASS, outside(X), outputs=300))
     monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
-    with pytest.raises(ConfigError, match=r"needs scikit-learn: pip install 'clue_jax\[probes\]'"):
+    with pytest.raises(ConfigError, match=r"needs scikit-learn: pip install '\.\[probes\]'"):
         check_boosting("fine", many)
