@@ -1,4 +1,4 @@
-"""Datasets and exports on servers of S3 and Cloud Storage, by the clients a user would install.
+"""Datasets, runs and exports on servers of S3 and Cloud Storage, by a user's own clients.
 
 Servers and clients are installed into folders of their own, which only the processes here see.
 """
@@ -42,6 +42,9 @@ server.create_server("127.0.0.1", int(sys.argv[1]), in_memory=True).run()
 """
 
 
+STEPS = 5  # of the run
+
+
 @dataclasses.dataclass(frozen=True)
 class Store:
     """A server from the package registry, and how its client is told of it."""
@@ -51,6 +54,7 @@ class Store:
     installed: tuple[str, ...]
     server: str
     environment: dict[str, str]  # with {port}
+    checkpoints: bool  # whether Orbax writes them there
 
 
 STORES = (
@@ -65,13 +69,21 @@ STORES = (
             "AWS_SECRET_ACCESS_KEY": "nothing",
             "AWS_DEFAULT_REGION": "us-east-1",
         },
+        checkpoints=False,
     ),
     Store(
         "gs",
         "gcsfs.GCSFileSystem",
         ("gcsfs==2026.10.1", "gcp-storage-emulator==2026.7.19"),
         GCS_SERVER,
-        {"STORAGE_EMULATOR_HOST": "http://127.0.0.1:{port}", "GOOGLE_CLOUD_PROJECT": "nothing"},
+        {
+            "STORAGE_EMULATOR_HOST": "http://127.0.0.1:{port}",
+            "GOOGLE_CLOUD_PROJECT": "nothing",
+            "NO_GCE_CHECK": "true",
+            "TENSORSTORE_GCS_HTTP_URL": "http://127.0.0.1:{port}",
+            "GOOGLE_AUTH_TOKEN_FOR_TESTING": "nothing",
+        },
+        checkpoints=True,
     ),
 )
 
@@ -169,15 +181,18 @@ def ran(code, environment, *arguments):
     return done.stdout
 
 
-def test_a_dataset_and_an_export_live_in_a_bucket(store, surroundings, smoke_data, tmp_path):
+def test_a_dataset_a_run_and_an_export_live_in_a_bucket(store, surroundings, smoke_data, tmp_path):
     user = open_dataset(smoke_data).users("train").user_ids[5]
     (tmp_path / "ids.txt").write_text(user)
     logs, bucket = smoke_data.parent / "logs", f"{store.scheme}://bucket"
-    ran(STAGES, surroundings, bucket, logs, tmp_path / "run", tmp_path / "ids.txt")
+    run = f"{bucket}/run" if store.checkpoints else tmp_path / "run"
+    ran(STAGES, surroundings, bucket, logs, run, tmp_path / "ids.txt")
     module = store.client.partition(".")[0]
     names = ran(LISTING.format(module=module, client=store.client), surroundings).splitlines()
     there = {name.removeprefix("bucket/data/") for name in names if name.startswith("bucket/data/")}
     here = {str(path.relative_to(smoke_data)) for path in smoke_data.rglob("*") if path.is_file()}
     assert there == here | {"erasures.jsonl"}
     assert {"bucket/users/manifest.json", "bucket/record.json"} <= set(names)
+    committed = f"bucket/run/checkpoints/{STEPS}/commit_success.txt"
+    assert (committed in names) == store.checkpoints
     assert not [name for name in names if ".partial" in name or name.endswith(".lock")]
