@@ -123,8 +123,8 @@ def _time_charts(run: Run) -> Iterable[str]:
     )
     yield _chart(
         "Waiting for data",
-        "Share of the time of steps in which the loop waited for a batch.",
-        curve(run.training, "data_wait"),
+        "Per cent of the time of steps in which the loop waited for a batch.",
+        curve(run.training, "data_wait", transform=lambda share: 100.0 * share),
         floor=0.0,
     )
 
