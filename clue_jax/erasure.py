@@ -16,6 +16,7 @@ from clue_jax.console import say
 from clue_jax.data import erase as of_data
 from clue_jax.data.erasures import erasures
 from clue_jax.data.id_list import read_ids
+from clue_jax.data.manifest import read_manifest
 from clue_jax.data.source import open_dataset
 from clue_jax.embeddings import erase as of_export
 from clue_jax.embeddings.index import index_columns
@@ -141,7 +142,7 @@ class Past:
 
 def _pasts(path: str) -> list[Past]:
     """All that a dataset ever was, by its record."""
-    now, lines = open_dataset(path).fingerprint, erasures(path)
+    now, lines = _fingerprint(path), erasures(path)
     found = []
     for number, line in enumerate(lines):
         lost: dict[str, frozenset[str]] = {}
@@ -159,14 +160,14 @@ def _counts(done: Collection[str], unknown: Collection[str], ever: set[str]) -> 
 
 
 def _dataset(path: str, ids: Collection[str]) -> dict[str, Any]:
-    before = open_dataset(path).fingerprint
+    before = _fingerprint(path)
     ever = {digest for past in _pasts(path) for digest in past.everyone}
     done = of_data.erase(path, ids)
     say(f"{path}: {len(done.users):,} users erased")
     return {
         "path": path,
         "fingerprint_before": before,
-        "fingerprint": open_dataset(path).fingerprint,
+        "fingerprint": _fingerprint(path),
         **_counts(done.users, done.unknown, ever),
         "splits": {split: len(found) for split, found in done.erased.items()},
         "items": done.items,
@@ -193,6 +194,11 @@ def _export(
         **_counts(done.erased, done.unknown, ever),
         "indexes": index_columns(manifest),
     }
+
+
+def _fingerprint(path: str) -> str:
+    """Of a dataset; its files were looked at when it was opened."""
+    return read_manifest(epath.Path(path))["fingerprint"]
 
 
 def _lines(path: epath.Path) -> list[dict[str, Any]]:

@@ -64,6 +64,12 @@ def outputs(folder):
     run_stage(
         "export", f"--workdir={out / 'run'}", f"--data={out / 'data'}", f"--out={out / 'users'}"
     )
+    evaluate(out)
+    run_stage("report", str(out / "run"))
+    return out
+
+
+def evaluate(out):
     run_stage(
         "evaluate",
         "--config=configs/evaluate/matching.py",
@@ -72,8 +78,6 @@ def outputs(folder):
         f"--embeddings={out / 'users'}",
         f"--out={out / 'evaluation'}",
     )
-    run_stage("report", str(out / "run"))
-    return out
 
 
 def contents(path):

@@ -13,7 +13,7 @@ from clue_jax.data.source import open_dataset
 from clue_jax.embeddings.reader import read_embeddings
 from tests.faults.logs import arguments, write
 from tests.stages import run_stage
-from tests.test_canary import PERSON, SECRET, TINY, holding, word
+from tests.test_canary import PERSON, SECRET, TINY, evaluate, holding, word
 
 EMAIL, PHONE, CARD = "canary.mail@example.org", "+49 30 901820", "4111 1111 1111 1111"
 PATTERN = "KD-774411"  # a customer number, for a pattern of the company's own
@@ -77,14 +77,7 @@ def run_all(root):
         *(f"--data={out}/data", f"--embeddings={out}/users", f"--workdir={out}/run"),
         f"--record={out}/record.json",
     )
-    run_stage(
-        "evaluate",
-        "--config=configs/evaluate/matching.py",
-        "--config.matching.min_behaviours=2",
-        "--config.matching.bootstrap=5",
-        f"--embeddings={out}/users",
-        f"--out={out}/evaluation",
-    )
+    evaluate(out)
     for name in ("run", "evaluation"):
         run_stage("report", f"{out}/{name}")
 

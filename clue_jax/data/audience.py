@@ -24,6 +24,7 @@ from clue_jax.data.workers import Advance, Workers
 from clue_jax.files import storage_errors
 
 _PARTS = 64  # ranges of identity, of which one is in memory when counts are added up
+_HELD = 1 << 16  # rows that wait to be summed, at least
 _SHARED = "shared.npy"
 
 
@@ -78,12 +79,16 @@ def count_users(
     source: RowSource, folder: Path, number: int, span: Range, advance: Advance
 ) -> Path:
     """A task of `Workers`: users and behaviours of each item in a range of users, on disk."""
-    pairs = np.zeros((3, 0), np.uint64)  # user, item, behaviours
+    pairs, waiting, held = np.zeros((3, 0), np.uint64), [], 0  # user, item, behaviours
     for batch in source.read(span):
         columns = [batch.column(name).to_numpy() for name in ("user", "item")]
-        new = np.stack([*columns, np.ones(len(batch), np.uint64)])
-        pairs = _summed(np.concatenate([pairs, new], axis=1), by=2)
+        waiting.append(np.stack([*columns, np.ones(len(batch), np.uint64)]))
+        held += len(batch)
+        if held > max(pairs.shape[1], _HELD):  # so that each row is sorted a few times at most
+            pairs = _summed(np.concatenate([pairs, *waiting], axis=1), by=2)
+            waiting, held = [], 0
         advance(len(batch))
+    pairs = _summed(np.concatenate([pairs, *waiting], axis=1), by=2)
     ones = np.ones(pairs.shape[1], np.uint64)
     items = _summed(np.stack([pairs[1], ones, pairs[2]]), by=1)
     path = folder / f"counts-{number:05d}.npy"

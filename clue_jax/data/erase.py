@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from clue_jax.data.card import card_of
 from clue_jax.data.erasures import AUDIT, SEAL, add, recorded
 from clue_jax.data.items import item_features
 from clue_jax.data.manifest import fingerprint, shard_entries
-from clue_jax.data.records import decode_users, user_features
+from clue_jax.data.records import Users, decode_users, user_features
 from clue_jax.data.shards import Build, read_records, shard_name, write_metadata, write_shard
 from clue_jax.data.source import open_dataset
 from clue_jax.data.spill import scratch
@@ -78,11 +79,17 @@ def _write_without(new: Replacing, ids: Collection[str]) -> Erasure:
     """Fills the new folder, the manifest last."""
     build, dataset, done = Build(new.folder, ""), open_dataset(new.root), Erasure()
     manifest, services = dataset.manifest, dataset.services
-    found = {s: _find(new.root, entry["shards"], ids) for s, entry in manifest["splits"].items()}
-    done.erased = {s: [i for shard in f for i in shard.gone] for s, f in found.items()}
+    found = {
+        split: _find(new.root, entry["shards"], ids, services)
+        for split, entry in manifest["splits"].items()
+    }
+    done.erased = {
+        split: [user for shard in shards for user in shard.gone.user_ids.tolist()]
+        for split, shards in found.items()
+    }
     done.unknown = sorted(set(ids) - set(done.users))
     _refuse_nobody(new.root, manifest, done)
-    orphans = _orphans(new.root, found, services)
+    orphans = _orphans(new.root, [shard for shards in found.values() for shard in shards])
     done.items = len(orphans)
     with scratch(new.folder) as folder:
         write = _Writer(new, build, folder, done)
@@ -116,21 +123,24 @@ class _Shard:
 
     entry: Entry
     gone_N: np.ndarray  # [N] bool
-    gone: list[str]  # their ids
+    gone: Users
 
     @property
     def emptied(self) -> bool:
         return bool(self.gone_N.all())
 
 
-def _find(root: epath.Path, entries: Sequence[Entry], ids: Collection[str]) -> list[_Shard]:
+def _find(
+    root: epath.Path, entries: Sequence[Entry], ids: Collection[str], services: tuple[str, ...]
+) -> list[_Shard]:
     found = []
     with progress("looking for users", sum(entry["users"] for entry in entries)) as advance:
         for entry in entries:
             records = read_records(root / entry["file"], entry["sha256"])
             user_ids = decode_texts(decode_features(records, ("user_id",))["user_id"])
             gone_N = among(user_ids, ids)
-            found.append(_Shard(entry, gone_N, user_ids[gone_N].tolist()))
+            gone = decode_users(list(compress(records, gone_N)), services)
+            found.append(_Shard(entry, gone_N, gone))
             advance(len(records))
     return found
 
@@ -143,21 +153,14 @@ def _refuse_nobody(root: epath.Path, manifest: dict[str, Any], done: Erasure) ->
         )
 
 
-def _orphans(
-    root: epath.Path, found: dict[str, list[_Shard]], services: tuple[str, ...]
-) -> np.ndarray:
+def _orphans(root: epath.Path, shards: Sequence[_Shard]) -> np.ndarray:
     """Identities of items that only those have who are erased: uint64, ascending."""
-    theirs, shards = [np.zeros(0, np.uint64)], [s for split in found.values() for s in split]
-    for shard in shards:
-        if shard.gone:
-            records = read_records(root / shard.entry["file"], shard.entry["sha256"])
-            gone = [records[n] for n in np.flatnonzero(shard.gone_N)]
-            theirs.append(decode_users(gone, services).item_ids)
+    theirs = [np.zeros(0, np.uint64), *(shard.gone.item_ids for shard in shards)]
     orphans = np.unique(np.concatenate(theirs))
     with progress("looking for items of others", len(shards)) as advance:
         for shard in shards if len(orphans) else ():
             records = read_records(root / shard.entry["file"], shard.entry["sha256"])
-            stay = [records[n] for n in np.flatnonzero(~shard.gone_N)]
+            stay = list(compress(records, ~shard.gone_N))
             columns = decode_features(stay, ("item_ids",))["item_ids"]
             orphans = np.setdiff1d(orphans, np.frombuffer(b"".join(columns), "<u8"))
             advance(1)
@@ -198,17 +201,12 @@ def _split(
 ) -> dict[str, Any]:
     """What the manifest says of a split without those who leave it."""
     entries, counts_S = [], np.array([before["behaviours"][name] for name in services])
-    for shard in found:
-        if shard.gone:
-            records = write.records(shard.entry)
-            gone = [records[n] for n in np.flatnonzero(shard.gone_N)]
-            counts_S = counts_S - decode_users(gone, services).counts().sum(axis=0)
+    counts_S = counts_S - sum(shard.gone.counts().sum(axis=0) for shard in found)
     left = [shard for shard in found if not shard.emptied]
     for place, shard in enumerate(left):
         name = shard_name("users", split, place, len(left))
-        if shard.gone:
-            records = write.records(shard.entry)
-            stay = [records[n] for n in np.flatnonzero(~shard.gone_N)]
+        if len(shard.gone):
+            stay = list(compress(write.records(shard.entry), ~shard.gone_N))
             entries.append(write.write(stay, name, "users"))
         else:
             entries.append(write.carry(shard.entry, name))
@@ -245,7 +243,7 @@ def _staying(
         records = write.records(entry)
         columns = decode_features(records, ("item_id",))["item_id"]
         stay_J = ~np.isin(np.frombuffer(b"".join(columns), "<u8"), orphans)
-        yield entry, None if stay_J.all() else [records[n] for n in np.flatnonzero(stay_J)]
+        yield entry, None if stay_J.all() else list(compress(records, stay_J))
 
 
 # --------------------------------------------------------------------------------- files and record
