@@ -15,8 +15,13 @@ from tests.stages import ROOT, rows, run_stage, train_arguments
 def limited(kilobytes, stage, *arguments):
     """Output of a stage whose process may write no file beyond a size; it ends with code 5."""
     shell = ["sh", "-c", 'ulimit -f "$0"; exec "$@"', str(2 * kilobytes)]  # blocks of 512 bytes
+    return of_its_own([*shell, sys.executable, "-u", "-m", "clue_jax", stage, *arguments])
+
+
+def of_its_own(argv):
+    """Output of a process that ends with code 5."""
     done = subprocess.run(
-        [*shell, sys.executable, "-u", "-m", "clue_jax", stage, *arguments],
+        argv,
         cwd=ROOT,
         env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
@@ -98,27 +103,35 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(folder)], capture_output=True)
 
 
-# Writes of a checkpoint that fail end in an event loop which Orbax has closed.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize(("stage", "kilobytes"), [("prepare", 100), ("export", 40), ("train", 200)])
+@pytest.mark.parametrize(("stage", "kilobytes"), [("prepare", 100), ("export", 40)])
 def test_a_full_and_a_read_only_disk(smoke_run, smoke_data, small_disk, capfd, stage, kilobytes):
     disk = small_disk(f"size={kilobytes}k")
     made = disk / "out"
     command = {
         "prepare": prepare_arguments(smoke_data, made),
         "export": [f"--workdir={smoke_run}", f"--data={smoke_data}", f"--out={made}"],
-        "train": train_arguments(smoke_data, made),
     }[stage]
     run_stage(stage, *command, code=5)
     error = capfd.readouterr().err.splitlines()[-1]
     assert str(made) in error and "No space left" in error
-    if stage != "train":
-        assert not made.exists()
+    assert not made.exists()
     small_disk("remount", "ro")
     run_stage(stage, *command, code=5)
     error = capfd.readouterr().err.splitlines()[-1]
     assert str(made) in error and "Read-only file system" in error
-    if stage != "train":  # what it does with space again is above
-        small_disk("remount", "rw", "size=64m")
-        run_stage(stage, *command)
-        assert (made / "manifest.json").exists()
+    assert not made.exists()
+    small_disk("remount", "rw", "size=64m")
+    run_stage(stage, *command)
+    assert (made / "manifest.json").exists()
+
+
+# In processes of their own: a checkpoint that cannot be written leaves coroutines in an event loop
+# that Orbax has closed, and Python complains of them in whatever runs when it collects them.
+def test_training_on_a_full_and_a_read_only_disk(smoke_data, small_disk):
+    made = small_disk("size=200k") / "out"
+    train = [sys.executable, "-u", "-m", "clue_jax", "train", *train_arguments(smoke_data, made)]
+    error = of_its_own(train).splitlines()[-1]
+    assert str(made) in error and "No space left" in error
+    small_disk("remount", "ro")
+    error = of_its_own(train).splitlines()[-1]
+    assert str(made) in error and "Read-only file system" in error
