@@ -23,8 +23,9 @@ from clue_jax.data.synthetic_labels import (
     label_month,
     logistic,
 )
-from clue_jax.data.synthetic_users import DAY_SECONDS, MONTH_DAYS, Block
+from clue_jax.data.synthetic_users import MONTH_DAYS, Block
 from clue_jax.data.synthetic_world import Topics, World, stream
+from clue_jax.data.timestamps import DAY_SECONDS
 
 ADVERTISEMENTS = 12  # at most, one a leaf topic
 LOOKS = (1.0, 0.7, 0.5, 0.35)  # chance that a position is looked at

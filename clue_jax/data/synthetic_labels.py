@@ -19,13 +19,13 @@ import numpy as np
 
 from clue_jax.config import SynthesizeConfig
 from clue_jax.data.synthetic_users import (
-    DAY_SECONDS,
     MONTH_DAYS,
     Behaviours,
     Block,
     first_second,
 )
 from clue_jax.data.synthetic_world import Catalogue, Topics, World, stream
+from clue_jax.data.timestamps import DAY_SECONDS
 
 SUBSCRIBE_LOGITS = (-0.8, 2.5)  # at no leaning, and for each unit of it
 SEGMENT_CHANCES = (0.02, 0.9)  # without interest in the campaign's category, and for all of it

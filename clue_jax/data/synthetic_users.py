@@ -13,10 +13,10 @@ import numpy as np
 
 from clue_jax.config import SynthesizeConfig
 from clue_jax.data.synthetic_world import Catalogue, Topics, World, stream
+from clue_jax.data.timestamps import DAY_SECONDS
 
 BLOCK_USERS = 1_000
 MONTH_DAYS = 30  # interests change at multiples of it, counted from the first day
-DAY_SECONDS = 86_400
 HOME_DOMAIN_BONUS = 1.5  # log-odds of a topic inside the domain a user is at home in
 WEIGHT_DRIFT = 0.25  # spread of the monthly log-change of an interest's weight
 

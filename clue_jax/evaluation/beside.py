@@ -17,6 +17,7 @@ from clue_jax.errors import ConfigError, DataError
 from clue_jax.evaluation.catalogue import Catalogue, Items, read_items
 from clue_jax.evaluation.exported import cutoff_seconds, held_out_of
 from clue_jax.evaluation.people import People
+from clue_jax.evaluation.results import MODEL
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def read_exports(people: People) -> dict[str, Vectors]:
     downstream, held = people.config.downstream, people.held
     mine = str(people.export.manifest["model_version"])
     items = read_items(downstream.items, mine) if downstream.items else None
-    found = {"clue": Vectors(held.embedding_NE, held.by_service, items, mine)}
+    found = {MODEL: Vectors(held.embedding_NE, held.by_service, items, mine)}
     tables = named_folders(downstream.beside_items)
     for name, folder in named_folders(downstream.beside).items():
         other = read_embeddings(folder)

@@ -31,11 +31,11 @@ from clue_jax.evaluation.heads import Trained
 from clue_jax.evaluation.labels import Labels, read_truth
 from clue_jax.evaluation.people import People
 from clue_jax.evaluation.predictions import Prediction, sigmoid
-from clue_jax.evaluation.results import PREFIX, Result, exact_rows, rows_of
+from clue_jax.evaluation.results import MODEL, PREFIX, Result, exact_rows, rows_of
 from clue_jax.evaluation.targets import TaskInputs
 
 LIFTS = ("ips_lift", "snips_lift", "dr_lift")
-MODEL, STATED = "clue", "stated policy"
+STATED = "stated policy"
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from clue_jax.evaluation.beside import Vectors
 from clue_jax.evaluation.catalogue import Catalogue
 from clue_jax.evaluation.heads import Features
 from clue_jax.evaluation.people import People
+from clue_jax.evaluation.results import MODEL
 
 PAD = 128
 
@@ -46,7 +47,7 @@ class FeatureSource:
     """Makes features once, whatever the number of tasks that need them."""
 
     def __init__(self, people: People, exports: Mapping[str, Vectors]):
-        self._people, self._exports, self._items = people, exports, exports["clue"].items
+        self._people, self._exports, self._items = people, exports, exports[MODEL].items
         self._made: dict[str, np.ndarray] = {}
 
     def users(self, name: str) -> np.ndarray:
@@ -79,7 +80,7 @@ class FeatureSource:
     def of_encoder(self, name: str) -> bool:
         """Whether features are an export's that the evaluated one's encoder made."""
         vectors = self._exports.get(name.partition("/")[0])
-        return vectors is not None and vectors.model_version == self._exports["clue"].model_version
+        return vectors is not None and vectors.model_version == self._exports[MODEL].model_version
 
     def check(self) -> None:
         """Raises ConfigError where features need a package that is not installed."""

@@ -29,7 +29,7 @@ from clue_jax.evaluation.exported import users_of
 from clue_jax.evaluation.groups import Partition
 from clue_jax.evaluation.maker import encoder_that_made
 from clue_jax.evaluation.matching import METRICS, Pair
-from clue_jax.evaluation.results import Result, exact_rows, rows_of
+from clue_jax.evaluation.results import MODEL, Result, exact_rows, rows_of
 
 Texts = tuple[list[str], list[str]]  # of one user, in the first service and in the second
 FORMS = ("as they are", "without shared texts", "without shared words")
@@ -141,7 +141,7 @@ def _match(pair: Pair, texts: list[Texts], encoder: UserEncoder) -> dict[str, di
     words = baselines.tfidf([counts[: len(texts)], counts[len(texts) :]])
     here = Pair(pair.first, pair.second, np.arange(len(texts)), [])
     of_model = {
-        "clue": here.match(lambda first, second, rows: (z[first], z[second])),
+        MODEL: here.match(lambda first, second, rows: (z[first], z[second])),
         "tfidf": here.match(lambda first, second, rows: (words[0], words[1])),
     }
     return {task: {m: scores[task] for m, scores in of_model.items()} for task in here.tasks()}
@@ -158,13 +158,13 @@ def _rows(
         model: bootstrap(scores_nX[rows], config.matching.bootstrap, config.seed)
         for model, scores_nX in scores.items()
     }
-    samples["clue - tfidf"] = samples["clue"].minus(samples["tfidf"])
+    samples[f"{MODEL} - tfidf"] = samples[MODEL].minus(samples["tfidf"])
     trained = int(export.manifest["train_seed"])
     results = []
     for model, sample in samples.items():
-        seed = trained if model.startswith("clue") else config.seed
+        seed = trained if model.startswith(MODEL) else config.seed
         results += rows_of(name, model, list(METRICS), sample, len(rows), seed)
-    chance = baselines.chance(len(scores["clue"]))
+    chance = baselines.chance(len(scores[MODEL]))
     return results + exact_rows(name, "chance", chance, len(rows), config.seed)
 
 
