@@ -47,7 +47,7 @@ def _erase(directory: str, ids: str) -> None:
     from clue_jax.data.id_list import read_ids
     from clue_jax.embeddings.erase import erase
 
-    done = erase(directory, read_ids(ids))
+    done = erase(directory, read_ids(ids).ids)
     unknown = f" ({len(done.unknown):,} more ids are not in the export)" if done.unknown else ""
     say(f"erased {len(done.erased):,} users{unknown}; parts written anew: {len(done.parts)}")
 

@@ -74,7 +74,7 @@ def erase_everywhere(ids_file: str, places: Places, record: str) -> dict[str, An
             f"--record={record}: already there, and an audit record is never overwritten; name"
             " another file"
         )
-    ids = read_ids(ids_file)
+    ids = read_ids(ids_file).ids
     hashes = {files.sha256_text(user) for user in ids}
     _look(places)  # before anything is changed
     datasets = [_dataset(path, ids) for path in places.data]

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
 from typing import Any
 
 from etils import epath
 
-from clue_jax import files
 from clue_jax.errors import ConfigError, DataError
 
 
-def suppression(path: str, key: str = "config.suppress") -> dict[str, Any] | None:
-    """What tells suppression lists apart and names nobody; None where no path is given.
+@dataclass(frozen=True)
+class IdList:
+    """Ids of a file, and the SHA-256 of the bytes that they were read from.
+
+    Attributes:
+        ids: in the order of the file, each once.
+        sha256: of the file.
+    """
+
+    ids: list[str]
+    sha256: str
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells lists apart and names nobody."""
+        return {"ids": len(self.ids), "sha256": self.sha256}
+
+
+def suppression(path: str, key: str = "config.suppress") -> IdList | None:
+    """The users to be left out; None where no path is given.
 
     Raises:
         ConfigError: the list cannot be read; names the `key` that it was given by.
@@ -19,13 +38,12 @@ def suppression(path: str, key: str = "config.suppress") -> dict[str, Any] | Non
     if not path:
         return None
     try:
-        count = len(read_ids(path))
+        return read_ids(path)
     except DataError as error:
         raise ConfigError(f"{key}: {error}") from error
-    return {"ids": count, "sha256": files.sha256_file(epath.Path(path))}
 
 
-def read_ids(path: epath.PathLike) -> list[str]:
+def read_ids(path: epath.PathLike) -> IdList:
     """The ids of a UTF-8 file, in order, without spaces around them and empty lines.
 
     Raises:
@@ -33,7 +51,8 @@ def read_ids(path: epath.PathLike) -> list[str]:
             lines and never ids.
     """
     try:
-        lines = epath.Path(path).read_bytes().decode("utf-8").split("\n")
+        content = epath.Path(path).read_bytes()
+        lines = content.decode("utf-8").split("\n")
     except OSError as error:
         raise DataError(
             f"{path}: {error.strerror or error}; name a file of ids, one a line"
@@ -50,4 +69,4 @@ def read_ids(path: epath.PathLike) -> list[str]:
             found[value] = number
     if not found:
         raise DataError(f"{path}: no ids in it; write one a line")
-    return list(found)
+    return IdList(list(found), hashlib.sha256(content).hexdigest())

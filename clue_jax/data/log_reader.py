@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from clue_jax.config import SERVICE_NAME, PrepareConfig, SourceConfig
 from clue_jax.data import columns, row_filters, tables, timestamps
 from clue_jax.data.coded import changed, combined, compact, constant, numbered, per_row
-from clue_jax.data.id_list import read_ids
+from clue_jax.data.id_list import suppression
 from clue_jax.data.rejects import Reject, Rejects
 from clue_jax.data.row_checks import NO_LIMIT, Checks, Limit, Text, problems_of, text_of
 from clue_jax.data.scrubbing import Scrubber
@@ -78,8 +78,8 @@ class LogReader:
         self.now = now  # epoch seconds: what is much later is no time
         self._unit = self._rows = self._behaviours = 0
         self.scrubber = Scrubber(config.scrub)
-        ids = pa.array(read_ids(config.suppress), pa.large_string()) if config.suppress else None
-        self.suppressed = None if ids is None else columns.identities(ids)
+        listed = suppression(config.suppress)
+        self.suppressed = listed and columns.identities(pa.array(listed.ids, pa.large_string()))
         self.windows = timestamps.windows(config, source)
         self.template_columns = columns.template_columns(source.text)
         named = [source.user_id, source.order, source.item_id, source.split, source.service_column]

@@ -26,7 +26,7 @@ from clue_jax.data.card import card_of
 from clue_jax.data.events import Reading
 from clue_jax.data.grouping import Grouped, group_logs
 from clue_jax.data.guides import given_tokenizer, guide_services
-from clue_jax.data.id_list import suppression
+from clue_jax.data.id_list import IdList, suppression
 from clue_jax.data.manifest import SCHEMA_VERSION, fingerprint
 from clue_jax.data.privacy import Pseudonyms
 from clue_jax.data.retention import later, window_start
@@ -56,7 +56,7 @@ class Job(NamedTuple):
     staged: epath.Path  # folder for everything but the manifest
     given: Tokenizer | None
     pseudonyms: Pseudonyms | None
-    suppressed: dict[str, Any] | None  # what tells suppression lists apart
+    suppressed: IdList | None
 
 
 class Built(NamedTuple):
@@ -86,9 +86,11 @@ def prepare(config: PrepareConfig, out: str, engine: Engine | None = None) -> No
     retention = {"days": config.retention_days, "start": windowed.start}
     with publishing.staged_directory(out, overwrite=config.overwrite) as staged:
         built = (engine or _build_here)(Job(windowed, logs, staged, given, pseudonyms, suppressed))
+        if suppression(config.suppress) != suppressed:  # each process read it for itself
+            raise DataError(f"{config.suppress}: was changed meanwhile; run prepare again")
         manifest = built.contents | {
             "pseudonym_key_id": pseudonyms.key_id if pseudonyms else None,
-            "suppressed": suppressed,
+            "suppressed": suppressed.identity if suppressed else None,
             "retention": retention if config.retention_days else None,
             "config": to_json(config),
         }
@@ -158,7 +160,7 @@ def _build_here(job: Job) -> Built:
             "inputs": inputs,
             "config": {k: v for k, v in to_json(config).items() if k not in _WITHOUT_EFFECT},
             "tokenizer": given.identity if given else None,
-            "suppressed": suppressed,
+            "suppressed": suppressed.identity if suppressed else None,
             "guides": dict(given.reserved) if given else {},
             "pseudonym_key_id": pseudonyms.key_id if pseudonyms else None,
             "writers": {name: importlib.metadata.version(name) for name in _WRITERS},

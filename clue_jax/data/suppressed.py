@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from clue_jax.config import PretrainConfig
 from clue_jax.data.columns import mask_of
-from clue_jax.data.id_list import read_ids
+from clue_jax.data.id_list import IdList
 from clue_jax.data.outline import CHUNK_USERS, Outline
 from clue_jax.data.records import Users, UserTable
 from clue_jax.data.source import Dataset
@@ -79,12 +79,13 @@ def unlisted(users: UserTable, ids: Collection[str]) -> UserTable:
     return Unlisted(users, listed_N) if listed_N.any() else users
 
 
-def drawable(dataset: Dataset, split: str, config: PretrainConfig) -> UserTable:
-    """The users of a split that a run may draw.
+def drawable(
+    dataset: Dataset, split: str, config: PretrainConfig, suppressed: IdList | None
+) -> UserTable:
+    """The users of a split that a run may draw: those of no suppression list.
 
     Raises:
-        DataError: the dataset, or the suppression list, cannot be read.
+        DataError: the dataset cannot be read.
         StorageError: the folder that `data.cache` names cannot be written.
     """
-    path = config.sampling.suppress
-    return unlisted(dataset.table(split, config.data), read_ids(path) if path else ())
+    return unlisted(dataset.table(split, config.data), suppressed.ids if suppressed else ())

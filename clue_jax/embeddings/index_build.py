@@ -13,7 +13,7 @@ import pyarrow as pa
 from etils import epath
 
 from clue_jax import files
-from clue_jax.data.id_list import read_ids, suppression
+from clue_jax.data.id_list import suppression
 from clue_jax.embeddings.exact import column_of, rows_with
 from clue_jax.embeddings.index import (
     EVERYBODY,
@@ -148,10 +148,10 @@ def _rows(
 
 
 def _members(suppress: str) -> Members:
-    if not suppress:
-        return EVERYBODY
     listed = suppression(suppress, "--suppress")
-    return Members(listed, left_out=pa.array(read_ids(suppress), pa.string()))
+    if listed is None:
+        return EVERYBODY
+    return Members(listed.identity, left_out=pa.array(listed.ids, pa.string()))
 
 
 def _encoded(ids: list[pa.Array]) -> bytes:

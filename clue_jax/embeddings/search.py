@@ -124,7 +124,7 @@ def write_lookalike(
     """
     if out:
         publishing.refuse_existing(out, overwrite=False)
-    found = lookalike(path, read_ids(seeds), size, min_audience, service, index)
+    found = lookalike(path, read_ids(seeds).ids, size, min_audience, service, index)
     lines = match_lines(found.matches)
     if out:
         files.write_text(out, "".join(f"{line}\n" for line in lines))

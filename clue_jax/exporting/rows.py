@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from clue_jax.composition import combine
 from clue_jax.config import EncoderConfig, ExportConfig, ExportWhat, epoch_seconds
-from clue_jax.data.id_list import read_ids
+from clue_jax.data.id_list import IdList
 from clue_jax.data.item_tokens import tokenize
 from clue_jax.data.items import ItemTable
 from clue_jax.data.ragged import offsets_of, row_sums
@@ -46,8 +46,10 @@ class Rows:
     suppressed: int = 0
 
 
-def rows_of(config: ExportConfig, dataset: Dataset, encoder: EncoderConfig) -> Rows:
-    """The rows of an export of a dataset.
+def rows_of(
+    config: ExportConfig, dataset: Dataset, encoder: EncoderConfig, suppressed: IdList | None
+) -> Rows:
+    """The rows of an export of a dataset, without those of a suppression list.
 
     Raises:
         DataError: a user who is there twice, or never did anything, or nobody has a behaviour that
@@ -55,7 +57,7 @@ def rows_of(config: ExportConfig, dataset: Dataset, encoder: EncoderConfig) -> R
     """
     if config.what is ExportWhat.ITEMS:
         return _item_rows(config, dataset)
-    return _user_rows(config, dataset, encoder)
+    return _user_rows(config, dataset, encoder, suppressed)
 
 
 def _parts_of(config: ExportConfig, shards: Callable[[int], np.ndarray], order: np.ndarray) -> list:
@@ -69,12 +71,14 @@ def _parts_of(config: ExportConfig, shards: Callable[[int], np.ndarray], order: 
 # ----------------------------------------------------------------------------------------- users
 
 
-def _user_rows(config: ExportConfig, dataset: Dataset, encoder: EncoderConfig) -> Rows:
+def _user_rows(
+    config: ExportConfig, dataset: Dataset, encoder: EncoderConfig, suppressed: IdList | None
+) -> Rows:
     everyone = [dataset.users(split) for split in config.splits]
     split_N = np.repeat(np.array(config.splits, object), [len(users) for users in everyone])
     users = concatenate(everyone, dataset.services)
     _refuse_odd(dataset, users, split_N)
-    listed_N = _listed(config, users)
+    listed_N = _listed(config, users, suppressed)
     if listed_N.any():
         users, split_N = users.take(np.flatnonzero(~listed_N)), split_N[~listed_N]
     cutoff = epoch_seconds(config.cutoff) if config.cutoff else None
@@ -121,15 +125,15 @@ def _user_rows(config: ExportConfig, dataset: Dataset, encoder: EncoderConfig) -
     return Rows(users, parts, table, left_out, suppressed=int(listed_N.sum()))
 
 
-def _listed(config: ExportConfig, users: Users) -> np.ndarray:
+def _listed(config: ExportConfig, users: Users, suppressed: IdList | None) -> np.ndarray:
     """[N] whether a user is on the suppression list.
 
     Raises:
         DataError: everybody is.
     """
-    if not config.suppress:
+    if suppressed is None:
         return np.zeros(len(users), bool)
-    listed_N = among(users.user_ids, read_ids(config.suppress))
+    listed_N = among(users.user_ids, suppressed.ids)
     if listed_N.all():
         raise DataError(
             f"{config.suppress}: all {len(users):,} users of {'+'.join(config.splits)} are on the"

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from clue_jax.config import PretrainConfig, to_json, validate_pretrain
 from clue_jax.console import say
-from clue_jax.data.batches import Batch, TrainBatches
+from clue_jax.data.batches import Batch
 from clue_jax.data.id_list import suppression
 from clue_jax.data.mixture import open_datasets
 from clue_jax.data.source import Dataset
@@ -47,7 +47,7 @@ from clue_jax.training.spikes import left_out_before
 from clue_jax.training.state import TrainState, init_state, state_of, state_shardings
 from clue_jax.training.step import make_step
 from clue_jax.training.suppression import KEY, record_suppression
-from clue_jax.training.users import users_of
+from clue_jax.training.users import RunUsers, users_of
 from clue_jax.training.validation import Validation
 from clue_jax.training.watchdog import Watchdog
 
@@ -73,7 +73,7 @@ def train(config: PretrainConfig, data: Sequence[str], workdir: str) -> None:
         {
             "config": to_json(config),
             "datasets": fingerprints,
-            "suppressed": suppressed,
+            "suppressed": suppressed.identity if suppressed else None,
             "packages": environment()["packages"],
         }
     )
@@ -85,10 +85,10 @@ def train(config: PretrainConfig, data: Sequence[str], workdir: str) -> None:
         guides = together(lambda: source_run(config, whole)).guides if begins else {}
         together(lambda: refuse_another(directory, config, whole))
         # Before anything is written: what cannot be drawn is no run that could be continued.
-        batches, validation = together(lambda: users_of(config, datasets, mesh))
+        users = together(lambda: users_of(config, datasets, suppressed, mesh))
         together(lambda: open_run(directory, config, whole, guides))
         watchdog = held.enter_context(Watchdog(config.train.hang_seconds))
-        with Run(config, directory, whole, batches, validation, mesh, watchdog) as run:
+        with Run(config, directory, whole, users, mesh, watchdog) as run:
             run.compute(signals)
 
 
@@ -109,13 +109,13 @@ class Run:
         config: PretrainConfig,
         directory: epath.Path,
         datasets: Sequence[Dataset],
-        batches: TrainBatches,
-        validation: Validation | None,
+        users: RunUsers,
         mesh: Mesh,
         watchdog: Watchdog,
     ):
-        self.config, self.batches, self.validation, self.mesh = config, batches, validation, mesh
-        self.directory, self.datasets, self.watchdog = directory, datasets, watchdog
+        self.config, self.users, self.mesh, self.watchdog = config, users, mesh, watchdog
+        self.directory, self.datasets = directory, datasets
+        self.batches = batches = users.batches
         vocab_size = datasets[0].tokenizer.vocab_size
         for line in run_lines(config, batches, vocab_size):
             say(line)
@@ -140,7 +140,7 @@ class Run:
         self.saved_at, self.profile = time.monotonic(), Profile(directory, config.train)
 
     def _open_logs(self) -> None:
-        record_suppression(self.directory, self.first, self.config.sampling.suppress)
+        record_suppression(self.directory, self.first, self.users.suppressed)
         self.writer = MetricsWriter(self.directory, self.first)
         self.goodput = Goodput(self.directory, self.first, self.writer.kept)
         self.skips = Skips(self.directory, self.first, self.config.train, self._users_of)
@@ -236,8 +236,9 @@ class Run:
         saves = planned or stopping or (logs and self._save_is_overdue())
         with meter.paused():
             scores = None
-            if self.validation and (planned or done % train.eval_every == 0):
-                scores = self._evaluate(self.validation, done)
+            validation = self.users.validation
+            if validation and (planned or done % train.eval_every == 0):
+                scores = self._evaluate(validation, done)
             if train.divergence_every and (saves or done % train.divergence_every == 0):
                 self.check_copies(done, self.state)
             if saves:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from etils import epath
 
 from clue_jax.console import say
-from clue_jax.data.id_list import suppression
+from clue_jax.data.id_list import IdList
 from clue_jax.errors import CheckpointError
 from clue_jax.training.log import Log
 from clue_jax.training.trained import SUPPRESSED
@@ -13,7 +13,7 @@ from clue_jax.training.trained import SUPPRESSED
 KEY = "config.sampling.suppress"
 
 
-def record_suppression(workdir: epath.Path, restored_step: int, path: str) -> None:
+def record_suppression(workdir: epath.Path, restored_step: int, suppressed: IdList | None) -> None:
     """Notes the list that holds from here on, where it is another one than so far.
 
     `<workdir>/suppressed.jsonl` has a line for each list: the step from which it holds, how many
@@ -22,14 +22,13 @@ def record_suppression(workdir: epath.Path, restored_step: int, path: str) -> No
     Args:
         workdir: the run directory.
         restored_step: from which the run goes on.
-        path: `config.sampling.suppress`.
+        suppressed: the list of `config.sampling.suppress`.
 
     Raises:
         CheckpointError: the run had a list so far and now has none, so it would learn from people
             again who were taken out of it.
-        ConfigError: the list cannot be read.
     """
-    log, now = Log(workdir / SUPPRESSED, restored_step), suppression(path, KEY)
+    log, now = Log(workdir / SUPPRESSED, restored_step), suppressed.identity if suppressed else None
     before = {k: v for k, v in log.kept[-1].items() if k != "step"} if log.kept else None
     if before == now:
         return

@@ -11,9 +11,9 @@ from clue_jax.config import (
     SplitConfig,
     TokenizerConfig,
 )
-from clue_jax.data.prepare import prepare
+from clue_jax.data.prepare import Built, prepare
 from clue_jax.data.source import open_dataset
-from clue_jax.errors import ConfigError
+from clue_jax.errors import ConfigError, DataError
 
 USERS = 20
 # As one table has them: an id that was kept as a float once, and one with spaces around it.
@@ -86,4 +86,16 @@ def test_a_list_that_cannot_be_read_is_refused_by_key_and_names_nobody(config, t
     with pytest.raises(ConfigError, match="config.suppress: .*line 2 has the id of line 1") as told:
         prepare(config, str(tmp_path / "out"))
     assert "1007" not in str(told.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_list_that_is_changed_while_it_is_used_is_refused(config, tmp_path):
+    config.suppress = str(tmp_path / "list.txt")
+
+    def engine(job):
+        (tmp_path / "list.txt").write_text("1007\n")
+        return Built({}, 0)
+
+    with pytest.raises(DataError, match="list.txt: was changed meanwhile"):
+        prepare(config, str(tmp_path / "out"), engine)
     assert not (tmp_path / "out").exists()

@@ -104,7 +104,7 @@ def test_files_of_ids(tmp_path):
     with pytest.raises(DataError, match=r"ids.txt: No such file"):
         read_ids(file)
     file.write_text(" b \n\na\u2028c\n")
-    assert read_ids(file) == ["b", "a\u2028c"]
+    assert read_ids(file).ids == ["b", "a\u2028c"]
     file.write_text("b\n\na\n b\r\n")
     with pytest.raises(DataError, match=r"ids.txt: line 4 has the id of line 1 again"):
         read_ids(file)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from etils import epath
 
-from clue_jax.config import DataConfig, PretrainConfig, SamplingConfig, TrainConfig
+from clue_jax.config import DataConfig, PretrainConfig, TrainConfig
 from clue_jax.data.batches import Source, TrainBatches
+from clue_jax.data.id_list import suppression
 from clue_jax.data.source import open_dataset
 from clue_jax.data.suppressed import drawable, unlisted
 from clue_jax.errors import CheckpointError
@@ -47,8 +48,9 @@ def test_nobody_on_the_list_is_drawn_and_all_others_are(smoke_data, tmp_path, wh
     everyone = rows_to_draw(users)
     gone = sorted(everyone)[::9]
     listed = dataset.users("train").user_ids[gone].tolist()
-    config = PretrainConfig(data=data, sampling=SamplingConfig(suppress=id_file(tmp_path, listed)))
-    assert rows_to_draw(drawable(dataset, "train", config)) == everyone - set(gone)
+    suppressed = suppression(id_file(tmp_path, listed))
+    drawn = rows_to_draw(drawable(dataset, "train", PretrainConfig(data=data), suppressed))
+    assert drawn == everyone - set(gone)
 
 
 def test_what_is_on_the_list_cannot_be_read_and_others_keep_their_rows():
@@ -67,17 +69,17 @@ def test_what_is_on_the_list_cannot_be_read_and_others_keep_their_rows():
 def test_each_list_is_on_record_with_its_step_and_none_is_forgotten(tmp_path):
     run, one = epath.Path(tmp_path), id_file(tmp_path, ["a", "b"])
     more = id_file(tmp_path, ["a", "b", "c"], "more.txt")
-    record_suppression(run, 0, "")
+    record_suppression(run, 0, None)
     assert not (tmp_path / SUPPRESSED).exists()
     for step, path in ((0, one), (4, one), (4, more), (6, more)):
-        record_suppression(run, step, path)
+        record_suppression(run, step, suppression(path))
     lines = [json.loads(line) for line in (tmp_path / SUPPRESSED).read_text().splitlines()]
     assert [(line["step"], line["ids"]) for line in lines] == [(0, 2), (4, 3)]
     with pytest.raises(
         CheckpointError, match="a suppression list of 3 ids.*--config.sampling.supp"
     ):
-        record_suppression(run, 6, "")
-    record_suppression(run, 3, one)  # from a checkpoint before the longer list
+        record_suppression(run, 6, None)
+    record_suppression(run, 3, suppression(one))  # from a checkpoint before the longer list
     assert len((tmp_path / SUPPRESSED).read_text().splitlines()) == 1
 
 
