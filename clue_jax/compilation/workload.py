@@ -105,7 +105,7 @@ class Workload:
             "behaviour_pairs": users * whole * behaviours * (1.5 if parts else 1),
             "views": users * self.capacity.views,
         }
-        return step_flops(config.encoder, counts, users, len(self.pairs))
+        return step_flops(config, counts, len(self.pairs))
 
     def executed_flops(self) -> float:
         """Of the whole step with what is computed once more on the way back, attention aside."""

@@ -9,7 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from clue_jax.config import Activation, EncoderConfig, Precision, TransformerConfig
+from clue_jax.config import (
+    Activation,
+    EncoderConfig,
+    Precision,
+    PretrainConfig,
+    TransformerConfig,
+)
 
 # name: width D, embedding width E, heads H, MLP width F, item layers, service layers
 _SHAPES = {
@@ -74,23 +80,23 @@ def forward_flops(config: EncoderConfig, counts: Mapping[str, float]) -> float:
     return total
 
 
-def loss_flops(config: EncoderConfig, batch: int, pairs: int) -> float:
+def loss_flops(config: PretrainConfig, pairs: int) -> float:
     """Forward FLOPs of the similarities of a global batch for each pair of views."""
-    return pairs * 2.0 * batch**2 * config.embedding_width
+    widths = config.loss.matryoshka or (config.encoder.embedding_width,)
+    return pairs * 2.0 * config.train.batch_users**2 * sum(widths)
 
 
-def step_flops(config: EncoderConfig, counts: Mapping[str, float], batch: int, pairs: int) -> float:
+def step_flops(config: PretrainConfig, counts: Mapping[str, float], pairs: int) -> float:
     """Useful FLOPs of a train step: what MFU and compute budgets count.
 
     Backward costs twice the forward; recomputation is the price of memory, not useful work.
 
     Args:
-        config: of the encoder.
+        config: of the run.
         counts: as `forward_flops`, of the whole global batch.
-        batch: B, users in it.
         pairs: pairs of views in the loss.
     """
-    return 3.0 * (forward_flops(config, counts) + loss_flops(config, batch, pairs))
+    return 3.0 * (forward_flops(config.encoder, counts) + loss_flops(config, pairs))
 
 
 def dense_counts(counts: Mapping[str, float]) -> dict[str, float]:

@@ -31,7 +31,7 @@ class StepCost:
 
     def __call__(self, config: PretrainConfig) -> float:
         counts, pairs = self._drawn(config)
-        return step_flops(config.encoder, counts, config.train.batch_users, pairs)
+        return step_flops(config, counts, pairs)
 
     def _drawn(self, config: PretrainConfig) -> tuple[dict[str, float], int]:
         """Mean counts of a step, and pairs of views."""

@@ -99,11 +99,10 @@ def work_row(
         pairs: of views, over all of the steps.
         seconds: that they took.
     """
-    batch, peak = config.train.batch_users, peak_flops()
-    flops = step_flops(config.encoder, counts, batch, pairs)
+    peak, flops = peak_flops(), step_flops(config, counts, pairs)
     return {
         "flops": flops,
-        "dense_flops": step_flops(config.encoder, dense_counts(counts), batch, pairs),
+        "dense_flops": step_flops(config, dense_counts(counts), pairs),
         "flops_per_second": flops / seconds,
         "mfu": flops / seconds / peak if peak else None,
     }

@@ -77,8 +77,7 @@ class Bench:
     @property
     def flops(self) -> float:
         """Useful FLOPs of a step: forward and backward of what is real."""
-        users = self.config.train.batch_users
-        return step_flops(self.config.encoder, self.batch.stats, users, self.pairs)
+        return step_flops(self.config, self.batch.stats, self.pairs)
 
     @property
     def temporary_bytes(self) -> int:

@@ -64,7 +64,7 @@ def test_a_step_is_counted_as_the_loop_counts_it():
         "behaviour_pairs": 64 * 2 * 36,
         "views": 128,
     }
-    assert work.useful_flops() == step_flops(work.config.encoder, counts, 64, 1)
+    assert work.useful_flops() == step_flops(work.config, counts, 1)
     # 8 users x 32 tokens in chunks of 64 slots, 8 x 12 behaviours in chunks of 128.
     assert (work.item_chunks, work.view_chunks) == (5, 1)
     assert work.capacity.items == 96 and work.capacity.item_chunks > 5

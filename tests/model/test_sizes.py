@@ -1,12 +1,20 @@
 """Presets have the sizes of their names, and counts in closed form are true."""
 
+import dataclasses
 import math
 
 import jax
 import numpy as np
 import pytest
 
-from clue_jax.config import Activation, EncoderConfig, TransformerConfig
+from clue_jax.config import (
+    Activation,
+    EncoderConfig,
+    LossConfig,
+    PretrainConfig,
+    TrainConfig,
+    TransformerConfig,
+)
 from clue_jax.data.capacity import capacity_for
 from clue_jax.data.packing import pack_views
 from clue_jax.data.records import Users
@@ -53,7 +61,10 @@ def test_flops_are_two_a_multiply_and_add():
     item = 3 * (10 * 2 * (4 * 16 + 2 * 32) + 40 * 4 * 4)
     service = 5 * 2 * (4 * 16 + 2 * 64) + 9 * 4 * 4
     assert forward_flops(config, counts) == item + service + 2 * 2 * 24
-    assert loss_flops(config, batch=8, pairs=3) == 3 * 2 * 64 * 6
+    run = PretrainConfig(encoder=config, train=TrainConfig(batch_users=8))
+    assert loss_flops(run, pairs=3) == 3 * 2 * 64 * 6
+    nested = dataclasses.replace(run, loss=LossConfig(matryoshka=(2, 6)))
+    assert loss_flops(nested, pairs=3) == 3 * 2 * 64 * (2 + 6)
 
 
 @pytest.mark.parametrize("activation", Activation)
