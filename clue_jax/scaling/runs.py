@@ -124,7 +124,10 @@ class _Worker:
             say("  given up; see the report")
             return
         took = duration_text(time.monotonic() - began)
-        say(f"  loss {result['loss']:.4f}, chance {result['chance']:.2f}, in {took}")
+        say(
+            f"  loss {result['loss_best_scale']:.4f} at the best temperature,"
+            f" {result['loss']:.4f} at the learned one, chance {result['chance']:.2f}, in {took}"
+        )
 
     def _described(self, run: PlannedRun) -> Result:
         everyone = self.dataset.manifest["splits"]["train"]["users"]
