@@ -11,8 +11,8 @@ import pytest
 from clue_jax import UserEncoder
 from clue_jax.data.source import open_dataset
 from clue_jax.embeddings.reader import read_embeddings
-from clue_jax.encoder import _together
-from clue_jax.errors import CheckpointError, DataError, StorageError
+from clue_jax.encoder_views import together
+from clue_jax.errors import CheckpointError, ConfigError, DataError, StorageError
 from tests.compilations import compilations
 from tests.stages import ROOT, run_stage
 
@@ -30,33 +30,45 @@ def saved(encoder, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def histories(smoke_data):
-    """The test users of the dataset as a person would give them."""
+def dated(smoke_data):
+    """The test users of the dataset as a person would give them: ids, texts, times."""
     dataset = open_dataset(smoke_data)
     items, users = dataset.items(), dataset.users("test")
-    found = []
+    found, times = [], []
     for n in range(len(users)):
         own = users.item_ids[slice(*users.item_offsets[n : n + 2])]
-        user = {}
+        user, seconds = {}, {}
         for s, service in enumerate(users.services):
             row = n * len(users.services) + s
             span = slice(*users.behaviour_offsets[row : row + 2])
             texts = items.texts[items.lookup(own[users.behaviour_items[span]])]
             user[service] = texts.tolist()
+            seconds[service] = users.behaviour_times[span].tolist()
         found.append(user)
-    return users.user_ids, found
+        times.append(seconds)
+    return users.user_ids, found, times
 
 
-def test_the_vectors_are_those_of_an_export(encoder, histories, smoke_run, smoke_data, tmp_path):
-    out = tmp_path / "users"
+@pytest.fixture(scope="module")
+def histories(dated):
+    """Ids and texts of the test users."""
+    return dated[:2]
+
+
+def exported_test_users(smoke_run, smoke_data, out, *overrides):
     run_stage(
         "export",
         f"--workdir={smoke_run}",
         f"--data={smoke_data}",
         f"--out={out}",
         "--config.splits=test,",
+        *overrides,
     )
-    exported = read_embeddings(out)
+    return read_embeddings(out)
+
+
+def test_the_vectors_are_those_of_an_export(encoder, histories, smoke_run, smoke_data, tmp_path):
+    exported = exported_test_users(smoke_run, smoke_data, tmp_path / "users")
     user_ids, users = histories
     place = {user_id: row for row, user_id in enumerate(exported.user_ids)}
     rows = [place[user_id] for user_id in user_ids]
@@ -67,6 +79,47 @@ def test_the_vectors_are_those_of_an_export(encoder, histories, smoke_run, smoke
         np.testing.assert_allclose(by_service[service], z_NE[rows], atol=1e-5)
     assert exported.manifest["model_version"] == encoder.model_version
     assert set(encoder.services) == set(exported.services)
+
+
+def test_with_a_half_life_they_are_those_of_an_export_with_it(
+    encoder, dated, smoke_run, smoke_data, tmp_path
+):
+    half_life = "--config.half_life_days=20"
+    exported = exported_test_users(smoke_run, smoke_data, tmp_path / "users", half_life)
+    user_ids, users, times = dated
+    place = {user_id: row for row, user_id in enumerate(exported.user_ids)}
+    rows = [place[user_id] for user_id in user_ids]
+    recent = UserEncoder.from_pretrained(smoke_run, half_life_days=20)
+    z_NE = recent.encode(users, times)
+    np.testing.assert_allclose(z_NE, exported.embedding_NE[rows], atol=1e-5)
+    assert abs(z_NE - encoder.encode(users)).max() > 0.01  # it makes a difference
+    later = [{s: [t + 9e8 for t in at] for s, at in user.items()} for user in times]
+    np.testing.assert_allclose(recent.encode(users, later), z_NE, atol=1e-6)
+    with pytest.raises(ConfigError, match="half_life_days: 20, and no times"):
+        recent.encode(users)
+    with pytest.raises(ConfigError, match="without a half-life"):
+        encoder.encode(users, times)
+    with pytest.raises(ConfigError, match="half_life_days: -1"):
+        UserEncoder.from_pretrained(smoke_run, half_life_days=-1)
+
+
+@pytest.mark.parametrize(
+    ("times", "problem"),
+    [
+        ({}, "user 1, service 'shop': 2 texts and 0 times"),
+        ({"shop": [1.0]}, "user 1, service 'shop': 2 texts and 1 times"),
+        ({"shop": [2, 1]}, "user 1, service 'shop': text 1 is older than the one before"),
+        ({"shop": [1, float("nan")]}, "user 1, service 'shop': a time that is not finite"),
+        ({"shop": ["monday", "today"]}, "times are seconds since 1970, not 'monday'"),
+    ],
+)
+def test_times_that_do_not_go_with_the_texts_are_named(smoke_run, times, problem):
+    recent = UserEncoder.from_pretrained(smoke_run, half_life_days=20)
+    users = [{"shop": ["pen"]}, {"shop": ["pen", "ink"]}]
+    with pytest.raises(DataError, match=problem):
+        recent.encode(users, [{"shop": [1]}, times])
+    with pytest.raises(DataError, match="2 users, and times of 1"):
+        recent.encode(users, [times])
 
 
 def test_batches_of_any_size_compile_nothing_anew(encoder, histories):
@@ -238,5 +291,5 @@ def test_short_histories_are_encoded_many_at_a_time(encoder, monkeypatch):
 
 
 def test_neither_histories_nor_their_behaviours_exceed_a_batch():
-    parts = _together(np.array([3, 3, 3, 9, 1, 1, 1, 1, 1]), 4, 9)
+    parts = together(np.array([3, 3, 3, 9, 1, 1, 1, 1, 1]), 4, 9)
     assert [rows.tolist() for rows in parts] == [[0, 1, 2], [3], [4, 5, 6, 7], [8]]

@@ -16,7 +16,7 @@ def view_weights(views: Views, half_life_days: float) -> np.ndarray:
     """Of the behaviours of views, [M] float32, counted from the newest of each view."""
     sizes = np.diff(views.offsets)
     newest_M = np.repeat(views.times[views.offsets[1:][sizes > 0] - 1], sizes[sizes > 0])
-    return _halved(newest_M - views.times, half_life_days).astype(np.float32)
+    return halved(newest_M - views.times, half_life_days).astype(np.float32)
 
 
 def user_weights(users: Users, half_life_days: float) -> np.ndarray:
@@ -24,7 +24,7 @@ def user_weights(users: Users, half_life_days: float) -> np.ndarray:
     owner_M = users.owners()
     newest_N = np.zeros(len(users), np.int64)
     np.maximum.at(newest_N, owner_M, users.behaviour_times)
-    return _halved(newest_N[owner_M] - users.behaviour_times, half_life_days)
+    return halved(newest_N[owner_M] - users.behaviour_times, half_life_days)
 
 
 def service_weights(users: Users, half_life_days: float) -> np.ndarray:
@@ -36,5 +36,6 @@ def service_weights(users: Users, half_life_days: float) -> np.ndarray:
     return total.reshape(counts_NS.shape)
 
 
-def _halved(seconds_M: np.ndarray, half_life_days: float) -> np.ndarray:
+def halved(seconds_M: np.ndarray, half_life_days: float) -> np.ndarray:
+    """Weights of behaviours of these ages."""
     return np.exp2(-(seconds_M / (half_life_days * DAY_SECONDS)))
