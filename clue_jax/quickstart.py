@@ -8,25 +8,26 @@ continues where it stopped.
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import time
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from etils import epath
 
 from clue_jax import files, leases
 from clue_jax.console import say
 from clue_jax.errors import ClueError
-from clue_jax.evaluation.results import metric_name
-from clue_jax.report.page import BASELINES
-from clue_jax.report.read import headline, read_commands, read_results
+from clue_jax.report.expected import EXPECTED, Expected, means
+from clue_jax.report.glossary import BASELINES
+from clue_jax.report.read import read_commands
+from clue_jax.report.results import headline, read_results
 from clue_jax.stage_process import run_stage
 
 # R@10 of the trained encoder on test users, mean over pairs of services: .820 .813 .802 with seeds
 # 0, 1 and 2, and as much to either side as a resample of the users may bring.
-EXPECTED_RECALL_AT_10 = (0.77, 0.87)
+TO_EXPECT = Expected("recall_at_10", 0.77, 0.87)
 
 COMMANDS = "commands.json"
 
@@ -117,6 +118,7 @@ def quickstart(out: str) -> None:
             seconds = _run(stage.argv)
             recorded[stage.name] = {"stage": stage.name, "argv": stage.argv, "seconds": seconds}
             files.write_json(folder / COMMANDS, list(recorded.values()))
+        files.write_json(folder / EXPECTED, dataclasses.asdict(TO_EXPECT))
         _run(["python", "-m", "clue_jax", "report", out])
     say("")
     say(summary(read_results(folder / "evaluation" / "results.json")))
@@ -125,26 +127,21 @@ def quickstart(out: str) -> None:
 
 def summary(results: list[dict[str, Any]]) -> str:
     """The headline as lines of text: R@10 and MRR by model, mean over directions, best first."""
-    scores: dict[str, dict[str, list[float]]] = {}
-    for entry in headline(results):
-        by_metric = scores.setdefault(entry["model"], {"R@10": [], "MRR": []})
-        by_metric.setdefault(metric_name(entry["metric"]), []).append(entry["value"])
-    means = {
-        model: {name: float(np.mean(values)) for name, values in by_metric.items() if values}
-        for model, by_metric in scores.items()
-    }
+    recall, mrr = (means(results, metric) for metric in (TO_EXPECT.metric, "mrr"))
     tasks = len({entry["task"] for entry in headline(results)})
-    low, high = EXPECTED_RECALL_AT_10
     lines = [
         f"Finding test users again through another service (mean of {tasks} pairs of services)",
         f"{'model':<24}{'R@10':>8}{'MRR':>8}",
     ]
-    for model, score in sorted(means.items(), key=lambda pair: -pair[1].get("R@10", 0.0)):
-        cells = "".join(f"{score[n]:>8.3f}" if n in score else f"{'-':>8}" for n in ("R@10", "MRR"))
+    for model in sorted({**recall, **mrr}, key=lambda model: -recall.get(model, 0.0)):
+        cells = "".join(
+            f"{of[model]:>8.3f}" if model in of else f"{'-':>8}" for of in (recall, mrr)
+        )
         note = ""
         if model not in BASELINES:
-            inside = low <= score.get("R@10", float("nan")) <= high
-            note = f"   expected R@10 {low:.2f} to {high:.2f}" + ("" if inside else ": OUTSIDE")
+            inside = TO_EXPECT.holds(recall.get(model))
+            note = f"   expected R@10 {TO_EXPECT.low:.2f} to {TO_EXPECT.high:.2f}"
+            note += "" if inside else ": OUTSIDE"
         lines.append(f"{model:<24}{cells}{note}")
     return "\n".join(lines)
 

@@ -8,10 +8,12 @@ import stat
 import sys
 
 import pytest
+from etils import epath
 
 from clue_jax import quickstart, stage_process
 from clue_jax.errors import LockedError
 from clue_jax.leases import lease
+from clue_jax.report.expected import read_expected
 
 PLAYER = """#!{python} -S
 import json, os, pathlib, signal, sys, time
@@ -88,6 +90,8 @@ def test_all_stages_in_order_then_a_summary(tmp_path, stage_player, capfd):
     assert "tfidf                      0.150   0.150\n" in printed
     assert "encoder - tfidf" not in printed and "mean of 2 pairs" in printed
     assert f"{out}/report.html" in printed
+    expected = read_expected(epath.Path(out) / "expected.json")
+    assert expected == quickstart.TO_EXPECT and f"expected R@10 {expected.low:.2f} to" in printed
 
 
 def test_a_rerun_skips_what_is_complete(tmp_path, stage_player, capfd):
@@ -130,7 +134,7 @@ def test_two_quickstarts_in_one_folder_are_refused(tmp_path, stage_player):
 
 
 def test_the_summary_says_when_a_result_is_unexpected():
-    low, high = quickstart.EXPECTED_RECALL_AT_10
+    low, high = quickstart.TO_EXPECT.low, quickstart.TO_EXPECT.high
     entry = {"task": "a->b", "model": "encoder", "metric": "recall_at_10"}
     assert "OUTSIDE" in quickstart.summary([entry | {"value": low - 0.01}])
     assert "OUTSIDE" not in quickstart.summary([entry | {"value": (low + high) / 2}])

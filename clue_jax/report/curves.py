@@ -9,7 +9,8 @@ import numpy as np
 
 from clue_jax.report import figures
 from clue_jax.report.fragments import card, cell, folded, table
-from clue_jax.report.read import Run, number
+from clue_jax.report.read import Run
+from clue_jax.report.results import number
 
 TABLE_ROWS = 20  # of the table under the charts
 TABLE_METRICS = (

@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable
 from typing import Any
 
-from clue_jax.report.read import number
+from clue_jax.report.results import number
 
 
 def text(value: Any) -> str:

@@ -18,8 +18,11 @@ from clue_jax.report import figures
 from clue_jax.report.audit import AUDIT, audit_section
 from clue_jax.report.curves import curve, training_section
 from clue_jax.report.embeddings import embeddings_section, people_section, people_warning
+from clue_jax.report.expected import expected_section
 from clue_jax.report.fragments import card, cell, folded, literal, table, text
-from clue_jax.report.read import Command, Material, Run, headline, read_material
+from clue_jax.report.glossary import BASELINES, glossary, models_of
+from clue_jax.report.read import Command, Material, Run, read_material
+from clue_jax.report.results import headline
 from clue_jax.report.scaling import study_sections
 from clue_jax.report.status import status
 from clue_jax.report.style import CSS
@@ -31,7 +34,10 @@ _FOUND_AGAIN = (
     '<p class="soft">General-purpose user embeddings: the same person, seen through two services,'
     " is to be found again among all others.</p>"
 )
-BASELINES = ("tfidf", "random_encoder", "chance")
+_RECALL = (
+    '<p class="soft">R@10 is the share of users whose other vector is among the ten nearest of all'
+    " candidates. Baselines rank the same users:</p>"
+)
 
 
 def write_report(directory: epath.PathLike, view: Wanted = USUAL, again: int = 0) -> epath.Path:
@@ -68,6 +74,7 @@ def render(material: Material, again: int = 0) -> str:
         people_warning(material.people),
         status(run) if run else "",
         _tiles(matching, run),
+        expected_section(material.expected, matching) if material.expected else "",
         _score_plots(matching),
         audit_section(results),
         downstream_section(results),
@@ -129,7 +136,10 @@ def _score_plots(results: list[dict[str, Any]]) -> str:
     entries = [entry for entry in headline(results) if metric_name(entry["metric"]) == "R@10"]
     tasks = dict.fromkeys(entry["task"] for entry in entries)
     plots = [_score_plot(task, [e for e in entries if e["task"] == task]) for task in tasks]
-    return f'<h2>Evaluation</h2><div class="charts">{"".join(plots)}</div>' if plots else ""
+    if not plots:
+        return ""
+    said = glossary(models_of(entries))
+    return f'<h2>Evaluation</h2>{_RECALL}{said}<div class="charts">{"".join(plots)}</div>'
 
 
 def _score_plot(task: str, entries: list[dict[str, Any]]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,13 +12,13 @@ from etils import epath
 from clue_jax import files, leases
 from clue_jax.embeddings.reader import MANIFEST, SEAL
 from clue_jax.errors import ConfigError, DataError
+from clue_jax.report.expected import EXPECTED, Expected, read_expected
 from clue_jax.report.labelled import LabelTable, read_categories, read_usable, task_tables
 from clue_jax.report.people import Neighbourhood, read_people
+from clue_jax.report.results import number, read_results
 from clue_jax.report.spread import Spread, read_spread
 from clue_jax.report.wanted import USUAL, Wanted
 from clue_jax.scaling.results import FIGURES, FITS, RESULTS
-
-RESULT_KEYS = ("task", "model", "metric", "value")
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,7 @@ class Material:
     spread: Spread | None = None
     sealed: bool = False  # the directory takes no file but its own
     people: list[Neighbourhood] = field(default_factory=list)  # of whom texts are shown
+    expected: Expected | None = None  # of a quickstart
 
 
 def read_material(directory: epath.PathLike, view: Wanted = USUAL) -> Material:
@@ -124,6 +124,7 @@ def _read_quickstart(folder: epath.Path, view: Wanted) -> Material:
     run_folder, evaluation = folder / "run", folder / "evaluation"
     manifest, commands = folder / "data" / "manifest.json", folder / "commands.json"
     embeddings, favourites = folder / "embeddings", folder / "logs" / "labels" / "favourite"
+    expected = folder / EXPECTED
     exported, usual = _is_export(embeddings), [LabelTable(str(favourites), "favourite")]
     return Material(
         _title("Quickstart", folder),
@@ -133,6 +134,7 @@ def _read_quickstart(folder: epath.Path, view: Wanted) -> Material:
         commands=read_commands(commands) if commands.exists() else [],
         spread=read_spread(embeddings, _labels(view, usual)) if exported else None,
         people=read_people(embeddings, view.data) if exported and view.show_texts else [],
+        expected=read_expected(expected) if expected.exists() else None,
     )
 
 
@@ -221,36 +223,6 @@ def _metrics_row(line: bytes, where: str) -> dict[str, Any]:
     return row
 
 
-def read_results(path: epath.Path) -> list[dict[str, Any]]:
-    """Entries of results.json.
-
-    Raises:
-        DataError: the file is missing or damaged, an entry lacks a key or a value is not finite.
-    """
-    entries = files.read_json(path)
-    if not isinstance(entries, list):
-        raise DataError(f"{path}: expected a list of results, found {type(entries).__name__}")
-    for position, entry in enumerate(entries):
-        where = f"{path}[{position}]"
-        if not isinstance(entry, dict):
-            raise DataError(f"{where}: expected an object, found {entry!r:.80}")
-        for key in RESULT_KEYS:
-            if key not in entry:
-                raise DataError(f"{where}: has no '{key}'")
-        for key in ("value", "low", "high"):
-            required = key == "value"
-            if number(entry.get(key)) is None and (required or entry.get(key) is not None):
-                raise DataError(f"{where}: '{key}' is {entry.get(key)!r}, not a finite number")
-    return entries
-
-
-def headline(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The entries to see first: no differences, and of two directions their mean alone."""
-    scores = [entry for entry in results if " - " not in entry["model"]]
-    means = [entry for entry in scores if entry["task"].endswith("(mean)")]
-    return means or scores
-
-
 def read_commands(path: epath.Path) -> list[Command]:
     """The stages of a quickstart from commands.json.
 
@@ -279,13 +251,6 @@ def read_object(path: epath.Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{path}: expected an object, found {type(value).__name__}")
     return value
-
-
-def number(value: Any) -> float | None:
-    """`value` as a float if it is a finite number, else None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value)
 
 
 def _command_of(folder: epath.Path) -> list[Command]:

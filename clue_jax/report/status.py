@@ -7,7 +7,8 @@ import numpy as np
 from clue_jax.console import duration_text
 from clue_jax.report.curves import curve, setting
 from clue_jax.report.fragments import text
-from clue_jax.report.read import Run, number
+from clue_jax.report.read import Run
+from clue_jax.report.results import number
 
 RECENT = 5  # rows whose median rate says how fast the rest will be
 

@@ -174,6 +174,23 @@ def test_a_quickstart_is_shown_whole(tmp_path):
         assert expected in outline.text
 
 
+@pytest.mark.parametrize(("low", "said"), [(0.6, "within"), (0.63, "OUTSIDE")])
+def test_a_quickstart_says_what_was_to_be_expected(tmp_path, low, said):
+    folder = tmp_path / "quickstart"
+    fill_evaluation(folder / "evaluation")
+    assert "range to expect" not in Outline(page_of(folder)).text
+    expected = {"metric": "recall_at_10", "low": low, "high": 0.7}
+    (folder / "expected.json").write_text(json.dumps(expected))
+    line = (
+        f"R@10 of encoder <v1>, the mean of 2 pairs of services, is 0.625: {said} the range to"
+        f" expect, {low:.2f} to 0.70; chance is 0.047."
+    )
+    assert line in Outline(page_of(folder)).text
+    (folder / "expected.json").write_text(json.dumps(expected | {"low": "high"}))
+    with pytest.raises(DataError, match=r"expected\.json: .* run quickstart again"):
+        write_report(str(folder))
+
+
 def test_a_page_needs_nothing_from_elsewhere(tmp_path):
     fill_run(tmp_path)
     fill_evaluation(tmp_path / "evaluation")

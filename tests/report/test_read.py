@@ -6,7 +6,7 @@ import pytest
 from etils import epath
 
 from clue_jax.errors import DataError
-from clue_jax.report import read
+from clue_jax.report import read, results
 
 STEP = {"step": 10, "loss": 1.0}
 
@@ -90,7 +90,7 @@ def test_a_score_that_is_not_a_number_is_named(tmp_path, key, value):
     entry = {"task": "t", "model": "m", "metric": "mrr", "value": 0.5, "low": None, "high": None}
     path = epath.Path(tmp_path / "results.json")
     path.write_text(json.dumps([entry]))
-    assert read.read_results(path) == [entry]
+    assert results.read_results(path) == [entry]
     path.write_text(json.dumps([entry | {key: value}]))
     with pytest.raises(DataError, match=rf"results\.json\[0\]: '{key}'"):
-        read.read_results(path)
+        results.read_results(path)
