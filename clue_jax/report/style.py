@@ -83,6 +83,12 @@ svg.mark { width: 14px; height: 14px; flex: none; }
 .texts b { color: var(--soft); } .texts p { margin: 0; color: var(--soft); }
 .texts ul { margin: 2px 0 0; padding-left: 1.1em; } .texts li { overflow-wrap: anywhere; }
 .after { margin-top: 16px; }
+.glossary { margin: 0 0 16px; font-size: 0.85rem; color: var(--soft); }
+.glossary { display: grid; gap: 2px 20px; }
+.glossary { grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr)); }
+.glossary div { overflow-wrap: anywhere; }
+.glossary dt { display: inline; font-weight: 600; color: var(--ink); }
+.glossary dd { display: inline; margin: 0; }
 .scroll { overflow-x: auto; } .scroll + p, .scroll + ul { margin-top: 14px; }
 table { border-collapse: collapse; width: 100%; font-size: 0.9rem; }
 th, td { text-align: left; padding: 6px 12px 6px 0; border-bottom: 1px solid var(--line); }

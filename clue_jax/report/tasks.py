@@ -7,8 +7,15 @@ from typing import Any
 from clue_jax.evaluation.results import HEADS, PREFIX, metric_name, with_groups
 from clue_jax.report import figures
 from clue_jax.report.fragments import card, cell, folded, table
+from clue_jax.report.glossary import glossary, metric_said, models_of
 
 BEST = "best"  # the model that knows what caused the labels
+_IN_TABLES = (
+    '<p class="soft after">All figures by task. "A linear" is a linear model on the vectors A, "A'
+    ' mlp" a network with a hidden layer, "A knn" a vote of the nearest users, "A boosting" boosted'
+    ' decision trees, "A lookalike" nearness to the given users, "A cosine" nearness of user and'
+    ' item without training; "A - B" is the difference of both on the same users.</p>'
+)
 
 
 def downstream_section(results: list[dict[str, Any]]) -> str:
@@ -22,15 +29,18 @@ def downstream_section(results: list[dict[str, Any]]) -> str:
     if not plots:
         return ""
     caption = (
-        '<p class="soft">Heads on frozen vectors, each user predicted by heads that were fitted on'
-        " others. Of several heads the one that was best on validation users is shown.</p>"
+        '<p class="soft">Small models, called heads, read the frozen vectors of users; each user is'
+        " predicted by heads that were fitted on others. Of several heads the one that was best on"
+        " validation users is shown. The vectors, and what stands beside them:</p>"
     )
+    said = glossary(models_of(entry for rows in by_task.values() for entry in _chosen(rows)))
     tables = "".join(
         folded(task.removeprefix(PREFIX), _table(by_task[task]))
         + (_by_group(task, groups, by_task) if groups else "")
         for task, groups in grouped.items()
     )
-    return f'<h2>Downstream tasks</h2>{caption}<div class="charts">{"".join(plots)}</div>{tables}'
+    charts = f'<div class="charts">{"".join(plots)}</div>'
+    return f"<h2>Downstream tasks</h2>{caption}{said}{charts}{_IN_TABLES}{tables}"
 
 
 def _by_group(task: str, groups: dict[str, str], by_task: dict[str, list[dict[str, Any]]]) -> str:
@@ -81,7 +91,7 @@ def _plot(task: str, entries: list[dict[str, Any]]) -> str:
     among = f", n = {users:,}" if isinstance(users, int) else ""
     name = task.removeprefix(PREFIX)
     chart = figures.interval_plot(f"{name}, {metric}", metric, intervals)
-    caption = f"{metric} with 95 % intervals{among}."
+    caption = f"{metric} with 95 % intervals{among}.{metric_said(entries[0]['metric'])}"
     if entries[0]["metric"].endswith("_difference"):
         caption += (
             " How far the best and the worst group are apart, so less is better; chance is how far"
