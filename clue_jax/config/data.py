@@ -169,6 +169,7 @@ class PrepareConfig:
     users_per_shard: int = 4_096
     memory_mb: int = 2_048  # resident memory of all processes together, however large the logs
     processes: int = 0  # change no byte; 0: one a core, if they fit into memory_mb and pay
+    texts_may_be_shown: bool = True  # of people, to whom asks `report`; the dataset keeps it
     overwrite: bool = False
 
     @property

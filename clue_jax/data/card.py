@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from clue_jax.data.manifest import may_show_texts
 from clue_jax.markdown import one_line, table
 
 _USE = """
@@ -105,6 +106,10 @@ def _privacy(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("behaviours that a user must have", least),
         ("kept for", f"{retention['days']:,} days; exports enforce it" if retention else "ever"),
         ("users that a text must have", f"{shared:,}"),
+        (
+            "texts of people may be shown",
+            "to whom asks" if may_show_texts(manifest) else "**no**: `report` refuses to",
+        ),
         ("users erased since", f"{manifest.get('users_erased', 0):,}"),
     ]
 

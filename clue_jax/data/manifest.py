@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -11,6 +12,7 @@ from clue_jax import files
 from clue_jax.errors import DataError
 
 SCHEMA_VERSION = 1
+TEXTS_SHOWN = "texts_may_be_shown"  # no part of the fingerprint: contents are the same either way
 
 _KEYS = (
     "fingerprint",
@@ -44,6 +46,11 @@ def fingerprint(manifest: dict[str, Any]) -> str:
     if manifest.get("guides"):  # without any, datasets are what they were before there were some
         contents["guides"] = manifest["guides"]
     return files.sha256_text(files.canonical_json(contents))
+
+
+def may_show_texts(manifest: Mapping[str, Any]) -> bool:
+    """Whether texts of people may be shown; those who made an older dataset were not asked."""
+    return manifest.get(TEXTS_SHOWN, True) is True
 
 
 def shard_entries(manifest: dict[str, Any]) -> list[dict[str, Any]]:

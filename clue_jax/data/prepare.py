@@ -27,7 +27,7 @@ from clue_jax.data.events import Reading
 from clue_jax.data.grouping import Grouped, group_logs
 from clue_jax.data.guides import given_tokenizer, guide_services
 from clue_jax.data.id_list import IdList, suppression
-from clue_jax.data.manifest import SCHEMA_VERSION, fingerprint
+from clue_jax.data.manifest import SCHEMA_VERSION, TEXTS_SHOWN, fingerprint
 from clue_jax.data.privacy import Pseudonyms
 from clue_jax.data.retention import later, window_start
 from clue_jax.data.shards import Build
@@ -40,7 +40,7 @@ from clue_jax.errors import ConfigError, DataError
 from clue_jax.markdown import CARD
 
 # Settings that change no byte of a shard: finished ones are reused though these differ.
-_WITHOUT_EFFECT = ("source", "overwrite", "memory_mb", "processes", "suppress")
+_WITHOUT_EFFECT = ("source", "overwrite", "memory_mb", "processes", "suppress", TEXTS_SHOWN)
 
 _PROCESS_BYTES = 1 << 26  # of logs that make up for the start of a process
 
@@ -92,6 +92,7 @@ def prepare(config: PrepareConfig, out: str, engine: Engine | None = None) -> No
             "pseudonym_key_id": pseudonyms.key_id if pseudonyms else None,
             "suppressed": suppressed.identity if suppressed else None,
             "retention": retention if config.retention_days else None,
+            TEXTS_SHOWN: config.texts_may_be_shown,
             "config": to_json(config),
         }
         manifest["fingerprint"] = fingerprint(manifest)

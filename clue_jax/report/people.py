@@ -1,6 +1,7 @@
 """A few users and who is nearest to them, by what they did: for who may see that, and asks to.
 
-Nothing here is read, and no page shows a text of a person, but for --show_texts and the dataset.
+Nothing here is read, and no page shows a text of a person, but for --show_texts and the dataset,
+which may forbid it.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import numpy as np
 from etils import epath
 
 from clue_jax.data.hashing import hashes64
+from clue_jax.data.manifest import TEXTS_SHOWN, may_show_texts
 from clue_jax.data.records import Users
 from clue_jax.data.source import Dataset, open_dataset
 from clue_jax.embeddings.reader import Embeddings, read_embeddings
-from clue_jax.errors import DataError
+from clue_jax.errors import ConfigError, DataError
 from clue_jax.evaluation.exported import users_of
 
 SHOWN, NEAREST, NEWEST = 4, 3, 5  # users, neighbours of each, and texts of each in a service
@@ -45,10 +47,17 @@ def read_people(export: epath.PathLike, data: str) -> list[Neighbourhood]:
         data: the prepared dataset it was made from.
 
     Raises:
+        ConfigError: it forbids that its texts are shown.
         DataError: it is not the one of the export; either is damaged, or has too few test users.
     """
-    found = read_embeddings(export, (SPLIT,))
     dataset = open_dataset(data)
+    if not may_show_texts(dataset.manifest):
+        raise ConfigError(
+            f"--show_texts: {data} was prepared with config.{TEXTS_SHOWN}=false, so no text of its"
+            " people is shown; leave --show_texts and --data out. Whoever answers for the logs may"
+            f" prepare it again with --config.{TEXTS_SHOWN}=true --config.overwrite=true"
+        )
+    found = read_embeddings(export, (SPLIT,))
     made_from = found.manifest["dataset"]["fingerprint"]
     if dataset.fingerprint != made_from:
         raise DataError(

@@ -1,13 +1,17 @@
 """Texts of people are in a page when they were asked for, of the right people, and never else."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
 
+from clue_jax.data.erase import erase
+from clue_jax.data.manifest import may_show_texts
 from clue_jax.data.source import open_dataset
 from clue_jax.embeddings.reader import read_embeddings
 from clue_jax.errors import ConfigError, DataError
+from clue_jax.files import read_json, write_json
 from clue_jax.report.embeddings import people_section
 from clue_jax.report.page import write_report
 from clue_jax.report.people import NEAREST, NEWEST, SHOWN, read_people
@@ -16,6 +20,7 @@ from tests.faults.logs import prepare, write
 from tests.report.test_page import Outline
 from tests.stages import run_stage, train_arguments
 
+SOURCES = ("shop*", "shop"), ("news*", "news")
 WARNING = "This page shows texts of people. Do not hand it on"
 
 
@@ -30,8 +35,7 @@ def folder(tmp_path_factory):
             for n in range(8)
         ]
         write(folder / "logs" / f"{service}.csv", rows)
-    sources = ("shop*", "shop"), ("news*", "news")
-    prepare(folder / "logs", folder / "data", "--config.split.test=0.4", sources=sources)
+    prepare(folder / "logs", folder / "data", "--config.split.test=0.4", sources=SOURCES)
     run = folder / "run"
     few = "--config.train.steps=2", "--config.train.batch_users=8", "--config.train.eval_every=0"
     run_stage("train", *train_arguments(folder / "data", run, *few))
@@ -109,3 +113,32 @@ def test_texts_are_escaped_and_kept_apart(folder):
     assert "script" not in {tag for tag, _ in outline.tags}
     datasets = open_dataset(folder / "data")
     assert list(shown[0].user.texts) == list(datasets.services)
+
+
+def test_a_dataset_may_forbid_that_its_texts_are_shown(folder, tmp_path, capsys):
+    data, key = tmp_path / "data", "texts_may_be_shown"
+    options = "--config.split.test=0.4", f"--config.{key}=false"
+    prepare(folder / "logs", data, *options, sources=SOURCES)
+    # The same contents, so that export and runs are of both, and only the one is shown.
+    assert open_dataset(data).fingerprint == open_dataset(folder / "data").fingerprint
+    shutil.copytree(folder / "users", tmp_path / "users")
+    asked = "report", str(tmp_path / "users"), "--show_texts=true"
+    run_stage(*asked, f"--data={data}", code=2)
+    assert f"was prepared with config.{key}=false" in capsys.readouterr().err
+    assert not (tmp_path / "users.report.html").exists()
+    assert "| texts of people may be shown | **no**" in (data / "card.md").read_text()
+    run_stage(*asked, f"--data={folder / 'data'}")
+    assert "planted" in (tmp_path / "users.report.html").read_text()
+    erase(data, ["person-0"])
+    assert read_json(data / "manifest.json")[key] is False
+
+
+def test_datasets_of_before_there_was_a_choice_show_their_texts(folder, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(folder / "data", data)
+    manifest = read_json(data / "manifest.json")
+    assert manifest.pop("texts_may_be_shown") is True
+    del manifest["config"]["texts_may_be_shown"]
+    write_json(data / "manifest.json", manifest)
+    assert len(read_people(folder / "users", str(data))) == SHOWN
+    assert may_show_texts({}) and not may_show_texts({"texts_may_be_shown": "no"})
