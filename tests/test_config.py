@@ -1,13 +1,18 @@
 """Configs survive the way through JSON, and refuse what cannot work, by key."""
 
 import dataclasses
+import enum
+import importlib
+import inspect
 import json
 import math
+import pkgutil
 import re
 from dataclasses import dataclass, field
 
 import pytest
 
+from clue_jax import cli_help
 from clue_jax import config as c
 from clue_jax.errors import ConfigError
 
@@ -286,3 +291,40 @@ def test_dated_and_undated_sources_do_not_mix():
     config.sources += (c.SourceConfig(path="b.csv", service="news", timestamp=""),)
     with pytest.raises(ConfigError, match=r"config.sources: some have a timestamp"):
         c.validate_prepare(config)
+
+
+def without_comment(kind):
+    """Fields or members that say nothing of themselves; groups of settings have docstrings."""
+    if issubclass(kind, enum.Enum):
+        names = list(kind.__members__)
+    else:
+        names = [f.name for f in dataclasses.fields(kind) if not inspect.isclass(f.default_factory)]
+    return [name for name in names if not cli_help.comments(kind).get(name)]
+
+
+def kinds_of(module):
+    """Dataclasses and enumerations that a module of clue_jax.config defines."""
+    found = [kind for _, kind in inspect.getmembers(module, inspect.isclass)]
+    own = [kind for kind in found if kind.__module__ == module.__name__]
+    return [k for k in own if dataclasses.is_dataclass(k) or issubclass(k, enum.Enum)]
+
+
+def test_every_field_and_choice_says_what_it_is():
+    modules = [
+        importlib.import_module(f"{c.__name__}.{found.name}")
+        for found in pkgutil.iter_modules(c.__path__)
+    ]
+    kinds = [kind for module in modules for kind in kinds_of(module)]
+    assert set(KINDS) <= set(kinds)
+    silent = {kind.__name__: without_comment(kind) for kind in kinds}
+    assert {name: fields for name, fields in silent.items() if fields} == {}
+
+
+def test_a_field_without_a_comment_is_found():
+    @dataclass
+    class Config:
+        said: int = 1  # what it is
+        silent: int = 2
+        group: Inner = field(default_factory=Inner)
+
+    assert without_comment(Config) == ["silent"]

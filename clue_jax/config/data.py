@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 class SynthesizeConfig:
     """The generative model behind `synthesize`; see data/synthetic.py for the process."""
 
-    num_users: int = 20_000
+    num_users: int = 20_000  # people, of whom each may use several services
+    # Names of the services, each with a table and a catalogue of its own.
     services: tuple[str, ...] = ("search", "shop", "news")
     num_topics: int = 64  # leaves of the topic tree
     items_per_service: int = 5_000  # catalogue size
@@ -24,12 +25,12 @@ class SynthesizeConfig:
     repeat: float = 0.1  # chance that a behaviour repeats an earlier item of the user
     noise: float = 0.1  # chance that a behaviour has nothing to do with the interests
     first_day: str = "2024-01-01"  # ISO date of the earliest behaviour
-    num_days: int = 365
-    users_per_file: int = 10_000
+    num_days: int = 365  # days from the first behaviour to the last
+    users_per_file: int = 10_000  # users in a Parquet file
     labels: bool = True  # of tasks, and an impression log; they change no byte of the logs
-    seed: int = 0
+    seed: int = 0  # of all draws: the same one gives the same bytes
     company: int = 0  # those of one seed have topics and words in common, but items and people not
-    overwrite: bool = False
+    overwrite: bool = False  # replace what is in --out
 
 
 MIN_MEMORY_MB = 512
@@ -41,12 +42,12 @@ SERVICE_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"  # it becomes part of a column
 class Comparison(enum.Enum):
     """How a row filter compares a column with its value."""
 
-    EQUAL = "=="
-    NOT_EQUAL = "!="
-    GREATER = ">"
-    LESS = "<"
+    EQUAL = "=="  # as texts, with 5.0 the same as 5
+    NOT_EQUAL = "!="  # likewise
+    GREATER = ">"  # as numbers; what is none does not hold
+    LESS = "<"  # likewise
     MATCHES = "matches"  # regular expression found in the text
-    NOT_MATCHES = "does not match"
+    NOT_MATCHES = "does not match"  # no such expression found
     PRESENT = "is present"  # neither null nor blank; needs no value
 
 
@@ -57,9 +58,9 @@ class RowFilter:
     A missing value makes no comparison hold.
     """
 
-    column: str
-    comparison: Comparison
-    value: str = ""
+    column: str  # of the log table
+    comparison: Comparison  # which has to hold for a row to stay
+    value: str = ""  # what the column is compared with
     name: str = ""  # what it is counted as; empty: the comparison
 
 
@@ -71,7 +72,7 @@ class SourceConfig:
     format: str = ""  # parquet, csv or jsonl; empty: from the file name
     delimiter: str = ","  # of CSV
     service: str = ""  # the service of every row, or empty when `service_column` says it
-    service_column: str = ""
+    service_column: str = ""  # column with the service of each row; empty: `service` says it
     user_id: str = "user_id"  # column
     timestamp: str = "timestamp"  # column: ISO date, epoch s or ms, or a timestamp; empty: none
     order: str = ""  # column with the order within a user's history, for logs without dates
@@ -80,16 +81,16 @@ class SourceConfig:
     text: str = "{text}"  # template over columns: the paper's tabular-to-text
     start: str = ""  # ISO date: rows before it are left out and counted
     end: str = ""  # ISO date: rows at or after it are left out and counted
-    keep: tuple[RowFilter, ...] = ()
+    keep: tuple[RowFilter, ...] = ()  # rows that stay have to pass all of these
 
 
 @dataclass
 class SplitConfig:
     """Users are dealt to splits by a hash of their id, so none is ever in two."""
 
-    validation: float = 0.1
-    test: float = 0.1
-    salt: str = "clue"
+    validation: float = 0.1  # share of the users, 0 to 1
+    test: float = 0.1  # share of the users, 0 to 1; the rest trains
+    salt: str = "clue"  # hashed with the ids: another one deals the users anew
 
 
 class NewServices(enum.Enum):
@@ -113,7 +114,7 @@ class TokenizerConfig:
 class PseudonymConfig:
     """Keyed pseudonyms (HMAC-SHA-256) instead of user ids; the key itself is never stored."""
 
-    key_file: str = ""
+    key_file: str = ""  # file with the key; empty: none
     key_env: str = ""  # name of an environment variable
 
     @property
@@ -133,20 +134,20 @@ class ScrubPattern:
 class ScrubConfig:
     """What is replaced in texts, and counted, so that no model sees it (data/scrubbing.py)."""
 
-    emails: bool = False
-    phones: bool = False
-    cards: bool = False
-    patterns: tuple[ScrubPattern, ...] = ()
+    emails: bool = False  # become [email]
+    phones: bool = False  # become [phone]: with a country code, or written in groups
+    cards: bool = False  # 13 to 19 digits become [card]
+    patterns: tuple[ScrubPattern, ...] = ()  # more expressions, each with a placeholder of its own
 
 
 @dataclass
 class PrepareConfig:
     """Behaviour logs -> validated, tokenised, sharded dataset."""
 
-    name: str = "behaviours"
+    name: str = "behaviours"  # of the dataset, in its manifest and card
     source: str = ""  # folder with the raw logs
     help: str = ""  # where to get the logs, said when they are not there
-    sources: tuple[SourceConfig, ...] = ()
+    sources: tuple[SourceConfig, ...] = ()  # tables of logs, one entry a kind
     split: SplitConfig = field(default_factory=SplitConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     pseudonym: PseudonymConfig = field(default_factory=PseudonymConfig)
@@ -166,11 +167,11 @@ class PrepareConfig:
     min_service_behaviours: int = 1  # per user and service; shorter histories are dropped
     min_behaviours: int = 1  # per user, over all services; users with fewer are dropped
     max_history: int = 4_096  # behaviours kept per user and service, the newest
-    users_per_shard: int = 4_096
+    users_per_shard: int = 4_096  # users in a file of the dataset, at most
     memory_mb: int = 2_048  # resident memory of all processes together, however large the logs
     processes: int = 0  # change no byte; 0: one a core, if they fit into memory_mb and pay
     texts_may_be_shown: bool = True  # of people, to whom asks `report`; the dataset keeps it
-    overwrite: bool = False
+    overwrite: bool = False  # replace what is in --out
 
     @property
     def most_processes(self) -> int:

@@ -30,18 +30,18 @@ class MatchingConfig:
     """Cross-service user matching: find the same person among others through another service."""
 
     services: tuple[str, ...] = ()  # every pair of these; empty: every pair of the export
-    splits: tuple[str, ...] = ("test",)
+    splits: tuple[str, ...] = ("test",)  # of the users who are matched
     min_behaviours: int = 5  # in each of the two services
     block: int = 1_000  # candidates in a block for the blocked recall
     bootstrap: int = 1_000  # resamples over users
-    baselines: tuple[str, ...] = BASELINES
+    baselines: tuple[str, ...] = BASELINES  # models beside the export; () for none
     probe: str = ""  # run, or saved encoder: also match without the texts and words users repeat
 
 
 class TaskKind(enum.Enum):
-    BINARY = "binary"
-    MULTICLASS = "multiclass"
-    REGRESSION = "regression"
+    BINARY = "binary"  # yes or no
+    MULTICLASS = "multiclass"  # one of several classes
+    REGRESSION = "regression"  # a number
     RETRIEVAL = "retrieval"  # the right item among a catalogue, full ranking
     AUDIENCE = "audience"  # users like given seeds, which are positive ones; labels as of BINARY
     CLICKS = "clicks"  # a row an impression: click-through and the value of policies
@@ -51,8 +51,8 @@ class TaskKind(enum.Enum):
 class TaskConfig:
     """One downstream task: a Parquet table of labels and what its columns are."""
 
-    name: str = ""
-    kind: TaskKind = TaskKind.BINARY
+    name: str = ""  # in results, as downstream/NAME
+    kind: TaskKind = TaskKind.BINARY  # what a label is
     labels: str = ""  # file, folder or glob in `downstream.labels`; RETRIEVAL may leave it empty:
     # then the label is the first behaviour on `service` that the export left out
     user_id: str = "user_id"  # column
@@ -65,7 +65,7 @@ class TaskConfig:
     best: str = ""  # column with the best possible prediction, shown as the model `best`
     # Of CLICKS, columns:
     action: str = "advertisement"  # what was shown
-    position: str = "position"
+    position: str = "position"  # place on the page, which has a share in what is clicked
     propensity: str = "propensity"  # probability with which the logging policy showed it
     truth: str = ""  # table of true click probabilities of each user, to validate lifts
 
@@ -74,7 +74,7 @@ class TaskConfig:
 class GroupConfig:
     """A Parquet table that says which group each user is in, such as an age band or a region."""
 
-    name: str = ""
+    name: str = ""  # in results, before the value that names a group
     labels: str = ""  # file, folder or glob in `downstream.labels`
     user_id: str = "user_id"  # column
     label: str = "group"  # column
@@ -94,26 +94,28 @@ class DownstreamConfig:
     # that is evaluated, and give the features NAME and NAME/SERVICE.
     beside: tuple[str, ...] = ()
     beside_items: tuple[str, ...] = ()  # NAME=DIR of their items, for RETRIEVAL, where they differ
-    tasks: tuple[TaskConfig, ...] = ()
+    tasks: tuple[TaskConfig, ...] = ()  # what is predicted
     # Heads overfit on embeddings of users the encoder was trained on, so these are left out.
     splits: tuple[str, ...] = ("validation", "test")
-    folds: int = 5
+    folds: int = 5  # parts of the users; each is predicted by heads fitted on the others
+    # What heads read, a model each (evaluation/features.py).
     features: tuple[str, ...] = ("clue", "random_encoder", "tfidf", "factors", "clue+best")
-    heads: tuple[str, ...] = HEADS
+    heads: tuple[str, ...] = HEADS  # small models on the vectors, of which validation users choose
+    # Of linear heads and MLPs, of which validation users choose.
     weight_decays: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0)
-    mlp_widths: tuple[int, ...] = (64,)
-    neighbours: tuple[int, ...] = (10, 30, 100)
+    mlp_widths: tuple[int, ...] = (64,)  # hidden units of the MLPs, likewise
+    neighbours: tuple[int, ...] = (10, 30, 100)  # nearest users that vote in knn, likewise
     boosting_leaves: tuple[int, ...] = (4, 16)  # of a tree
     half_life_days: float = 60.0  # of a behaviour's weight in item_recent
     rank: int = 128  # dimensions of the truncated SVD of tfidf and factors, and of als
     als_alpha: float = 40.0  # weight of a behaviour of als beside what is unknown, which weighs 1
     als_penalty: float = 100.0  # of its squared factors
     steps: int = 300  # at most; the step of the least validation loss is kept
-    batch_rows: int = 256
+    batch_rows: int = 256  # labels in a step of a head
     sasrec_steps: int = 1_000  # at most, of the Transformer that RETRIEVAL trains from scratch
     tune_from: str = ""  # run, or saved encoder, that made the export: fine_tuned starts from it
     tune_steps: int = 60  # at most, of fine_tuned and text_transformer
-    tune_learning_rates: tuple[float, ...] = (3e-4, 1e-3)
+    tune_learning_rates: tuple[float, ...] = (3e-4, 1e-3)  # peaks, of which validation users choose
     tune_users: int = 64  # in a batch
     max_users: int = 50_000  # a sample by hash where more are labelled
     max_unknown_users: int = 0  # labels of users that neither export nor dataset has
@@ -155,11 +157,12 @@ def named_folders(pairs: tuple[str, ...]) -> dict[str, str]:
 
 @dataclass
 class EvaluateConfig:
+    # What is run, of matching, downstream and audit; results come in the order given.
     suites: tuple[str, ...] = ("matching",)
     matching: MatchingConfig = field(default_factory=MatchingConfig)
     downstream: DownstreamConfig = field(default_factory=DownstreamConfig)
     audit: AuditConfig = field(default_factory=AuditConfig)
     min_audience: int = 30  # users of a group that is reported on its own
     data: str = ""  # prepared dataset; empty: the one named in the export's manifest
-    seed: int = 0
-    overwrite: bool = False
+    seed: int = 0  # of folds, heads, resamples and baselines
+    overwrite: bool = False  # replace what is in --out

@@ -21,7 +21,7 @@ FACTORS = ("users", "behaviours", "batches", *LENGTHS, "rates", "temperatures", 
 class Sweep:
     """Runs of all combinations of its values; an empty factor keeps the value of the base."""
 
-    name: str = "grid"
+    name: str = "grid"  # of the sweep, in results
     sizes: tuple[str, ...] = ()  # WIDTHxLAYERS of each level, such as 64x2; or presets, such as 4M
     users: tuple[int, ...] = ()  # training users; 0: all
     behaviours: tuple[int, ...] = ()  # T: the newest of a service that training reads
@@ -29,29 +29,29 @@ class Sweep:
     # How long a run is: one of these three. The steps follow from samples (steps x batch) and from
     # budgets, PF-days as executed, by what a step of such a run computes on this dataset.
     steps: tuple[int, ...] = ()
-    samples: tuple[int, ...] = ()
-    budgets: tuple[float, ...] = ()
+    samples: tuple[int, ...] = ()  # training users seen, with repeats: steps x batch
+    budgets: tuple[float, ...] = ()  # of compute, in PF-days as executed
     rates: tuple[float, ...] = (1.0,)  # times the learning rate of the rule
     temperatures: tuple[float, ...] = ()  # initial, or fixed
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = (0,)  # of the parameters and the draws, a run each
 
 
 @dataclass
 class RateRule:
     """Peak: `learning_rate` (`width` / D)^`width_power` (B / `batch`)^`batch_power`."""
 
-    learning_rate: float = 3e-3
-    width: int = 64
-    width_power: float = 0.5
-    batch: int = 256
-    batch_power: float = 0.5
+    learning_rate: float = 3e-3  # peak at `width` and `batch`
+    width: int = 64  # D at which the peak is `learning_rate`
+    width_power: float = 0.5  # 0: the same at every width
+    batch: int = 256  # B at which the peak is `learning_rate`, in users
+    batch_power: float = 0.5  # 0: the same at every batch
 
 
 @dataclass
 class HeldOutConfig:
     """On whom every run is measured, the same for all whatever they were trained with."""
 
-    split: str = "validation"
+    split: str = "validation"  # of the users
     users: int = 2_048  # at most
     min_behaviours: int = 1  # in each service of a pair
     behaviours: int = 16  # T: the newest of a service that are read
@@ -76,7 +76,7 @@ class ScaleConfig:
     """A plan of runs, how they are measured, and what is fitted to them."""
 
     base: PretrainConfig = field(default_factory=PretrainConfig)
-    sweeps: tuple[Sweep, ...] = (Sweep(),)
+    sweeps: tuple[Sweep, ...] = (Sweep(),)  # which runs there are
     rate: RateRule = field(default_factory=RateRule)
     held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
     downstream: DownstreamRuns = field(default_factory=DownstreamRuns)

@@ -15,27 +15,27 @@ from clue_jax.errors import ConfigError
 class StoredPrecision(enum.Enum):
     """How the values of exported vectors are kept; readers give float32 for each."""
 
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
-    INT8 = "int8"
+    FLOAT32 = "float32"  # 4 bytes a dimension, as computed
+    FLOAT16 = "float16"  # 2 bytes
+    INT8 = "int8"  # 1 byte, and a scale for each vector
 
 
 class ItemTableUse(enum.Enum):
     """Whether each item of the dataset is encoded once for all batches, or once for each."""
 
     AUTO = "auto"  # for all where batches have most of their items in common
-    ON = "on"
-    OFF = "off"
+    ON = "on"  # once for all batches
+    OFF = "off"  # anew in each batch
 
 
 class ExportWhat(enum.Enum):
-    USERS = "users"
-    ITEMS = "items"
+    USERS = "users"  # a vector per user, and per user and service
+    ITEMS = "items"  # a vector per distinct item
 
 
 @dataclass
 class ExportConfig:
-    what: ExportWhat = ExportWhat.USERS
+    what: ExportWhat = ExportWhat.USERS  # is embedded
     cutoff: str = ""  # ISO time: behaviours at or after it are left out
     start: str = ""  # ISO time: behaviours before it are left out
     hold_out_last: int = 0  # behaviours left out at the end of each service's history
@@ -43,21 +43,20 @@ class ExportConfig:
     # A behaviour's weight, in the mean over its service and of its service, halves every so many
     # days into the past; 0: all behaviours, and all services, weigh alike.
     half_life_days: float = 0.0
-    splits: tuple[str, ...] = ("train", "validation", "test")
-    retention_days: int = (
-        0  # older behaviours are left out; 0, or more than the dataset's: as it says
-    )
+    splits: tuple[str, ...] = ("train", "validation", "test")  # whose users are exported
+    # Older behaviours are left out; 0, or more than the dataset's: as the dataset says.
+    retention_days: int = 0
     suppress: str = ""  # file of ids of users, as the dataset has them, who get no embedding
     step: int = -1  # checkpoint; -1: newest, -2: best
-    batch_users: int = 512
-    item_table: ItemTableUse = ItemTableUse.AUTO
+    batch_users: int = 512  # users that are encoded together
+    item_table: ItemTableUse = ItemTableUse.AUTO  # whether items are encoded once, before the users
     num_shards: int = 0  # parts; 0: 8, or as many as have 100,000 rows each
     host: str = ""  # i/P: of P hosts that share the export, this is number i, from 0
     precision: StoredPrecision = StoredPrecision.FLOAT32  # of the values on disk
     dimensions: int = 0  # keep so many of each vector, scaled to length one again; 0: all
     npy: bool = False  # also write vectors and ids as .npy, for readers of no Parquet
     verify: bool = False  # compare all shards of the data with their SHA-256 before anything else
-    overwrite: bool = False
+    overwrite: bool = False  # replace what is in --out
 
 
 LIMITS = ("hold_out_last", "newest", "retention_days")

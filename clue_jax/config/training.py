@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 
 
 class Activation(enum.Enum):
-    GELU = "gelu"
-    SWIGLU = "swiglu"
+    GELU = "gelu"  # two matrices an MLP
+    SWIGLU = "swiglu"  # gated, with a third matrix (arXiv 2002.05202)
 
 
 class Precision(enum.Enum):
     """Type of activations and matmul operands; parameters, softmax and loss stay float32."""
 
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"  # 4 bytes, on any device
+    BFLOAT16 = "bfloat16"  # 2 bytes, for the matrix units of accelerators
 
 
 class Remat(enum.Enum):
@@ -45,27 +45,27 @@ MAX_LAYERS = 32  # blocks that an item or a view skips are bits of one word
 class TransformerConfig:
     """One of the two levels. Zero layers leave a bag: mean pooling alone."""
 
-    num_layers: int = 4
-    num_heads: int = 4  # H
-    mlp_width: int = 512  # F
+    num_layers: int = 4  # blocks; 0: mean pooling alone
+    num_heads: int = 4  # H: of attention; they share the width evenly
+    mlp_width: int = 512  # F: hidden units
 
 
 @dataclass
 class EncoderConfig:
     """Item Transformer -> mean pool -> Service Transformer -> mean pool -> projection."""
 
-    width: int = 128  # D
-    embedding_width: int = 128  # E
+    width: int = 128  # D: of tokens, items and behaviours in both Transformers
+    embedding_width: int = 128  # E: dimensions of what comes out
     item: TransformerConfig = field(default_factory=TransformerConfig)
     service: TransformerConfig = field(default_factory=TransformerConfig)
-    activation: Activation = Activation.GELU
-    precision: Precision = Precision.FLOAT32
-    max_item_tokens: int = 32  # longer items are truncated
+    activation: Activation = Activation.GELU  # of the MLPs
+    precision: Precision = Precision.FLOAT32  # of activations and matmul operands
+    max_item_tokens: int = 32  # guide token included; longer items are truncated
     max_history: int = 64  # T: behaviours in one view
     project: bool = True  # a linear map to E; off needs embedding_width == width
     normalize_items: bool = False  # unit item vectors before the Service Transformer
-    attention: AttentionKernel = AttentionKernel.AUTO
-    remat: Remat = Remat.LINEAR
+    attention: AttentionKernel = AttentionKernel.AUTO  # kernel of attention inside a packed row
+    remat: Remat = Remat.LINEAR  # what the backward pass computes again to save memory
     # Rows are computed in chunks, only as many as there are; what a chunk computes on its way is
     # forgotten but for its vectors, so these bound the memory (data/packing.py, model/chunked.py).
     row_tokens: int = 64  # L: longer rows fill better, but attention spans them whole
@@ -95,8 +95,8 @@ class Parts(enum.Enum):
 class PairWeight:
     """How much the pair of two services counts beside the pairs not named, which count 1."""
 
-    first: str = ""
-    second: str = ""
+    first: str = ""  # a service
+    second: str = ""  # another service; their order does not matter
     weight: float = 1.0  # 0: not at all
 
 
@@ -144,14 +144,14 @@ class Transport(enum.Enum):
 
 @dataclass
 class LossConfig:
-    form: LossForm = LossForm.SOFTMAX
+    form: LossForm = LossForm.SOFTMAX  # how a positive is told from its negatives
     temperature: float = 0.07  # initial value, or the value when fixed
-    learn_temperature: bool = True
+    learn_temperature: bool = True  # off: the initial value stays
     max_logit_scale: float = 100.0  # the learned scale (1 / temperature) is clipped to it
     bias: float = -10.0  # initial value, of the sigmoid form
     mask_duplicates: bool = True  # users with the same items in a view are no negatives there
     tile: int = 1_024  # users on either side of the logits that exist at a time
-    transport: Transport = Transport.GATHER
+    transport: Transport = Transport.GATHER  # how similarities are computed over several devices
     precision: Precision = Precision.FLOAT32  # of the similarities' operands; sums are float32
     # Mean of the losses of so many first dimensions, all of them last, so that an export with
     # `dimensions` loses little; empty: the loss of all.
@@ -166,36 +166,37 @@ class OptimConfig:
     item_learning_rate: float = 0.0  # peak during `sampling.item_steps`; 0: the same
     warmup_fraction: float = 0.05  # of the steps
     final_fraction: float = 0.1  # of the peak, at the last step
-    b1: float = 0.9
-    b2: float = 0.98
-    eps: float = 1e-6
+    b1: float = 0.9  # decay of the mean of gradients
+    b2: float = 0.98  # decay of the mean of their squares
+    eps: float = 1e-6  # added to the root of the second mean
     weight_decay: float = 0.01  # on matrices only
-    clip_norm: float = 1.0  # global gradient norm
+    clip_norm: float = 1.0  # of the gradient of all parameters together, at most
 
 
 @dataclass
 class TrainConfig:
-    steps: int = 1_000
+    steps: int = 1_000  # optimizer steps of the whole run
     batch_users: int = 256  # B: users in the global batch
-    log_every: int = 10
+    log_every: int = 10  # steps between rows of metrics.jsonl
     max_skipped: int = 5  # skipped steps in a row, not finite or spikes, before the run stops
     spike_deviations: float = 0.0  # skip a step so far above the last ones; 0: never for that
     skip_batches: str = ""  # A:B,... steps that learn nothing, from the A-th (of 0, 1 ...) below B
     profile: str = ""  # A:B steps of which profile/ gets a trace, counted as in skip_batches
     divergence_every: int = 1_000  # steps between comparisons of all copies of the state; 0: never
     hang_seconds: float = 900.0  # without a step, evaluation or save before the run ends; 0: never
-    eval_every: int = 100  # 0: never
+    eval_every: int = 100  # steps between evaluations on validation users; 0: never
     eval_users: int = 2_000  # held-out users at most
     eval_min_behaviours: int = 1  # in each service of the pair
 
 
 @dataclass
 class CheckpointConfig:
-    every_steps: int = 200
+    every_steps: int = 200  # steps between saves
     every_minutes: float = 0.0  # as well, at the next row of metrics; 0: never for that
-    keep: int = 2  # newest
+    keep: int = 2  # newest checkpoints, beside those below
     keep_every: int = 0  # all whose step is a multiple, to roll back to; 0: none for that
-    keep_best: int = 1  # by `metric` on validation users
+    keep_best: int = 1  # checkpoints, by `metric` on validation users
+    # Key of the validation rows that chooses the best checkpoint; higher is better.
     metric: str = "recall_at_10"
 
 
@@ -221,7 +222,7 @@ class DataConfig:
 class PretrainConfig:
     """Contrastive pretraining of the encoder."""
 
-    seed: int = 0
+    seed: int = 0  # of parameters, batches and dropout; a batch follows from it and the step
     init_from: str = ""  # run directory whose parameters to start from; empty: drawn ones
     init_step: int = -1  # its checkpoint; -1: newest, -2: best
     data: DataConfig = field(default_factory=DataConfig)
