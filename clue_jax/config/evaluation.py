@@ -147,6 +147,11 @@ class AuditConfig:
     histories: tuple[int, ...] = (20, 40, 80)  # of both sides together, as of `downstream`
     max_users: int = 20_000  # that are ranked, a sample by hash where there are more
     membership: bool = True  # whether training users are told from others
+    # Exports of the same people by encoders not trained on any of them, NAME=DIR: who is near in
+    # those anyhow is no sign of the training, which makes the attack on membership far stronger.
+    reference: tuple[str, ...] = ()
+    crops: tuple[str, ...] = ()  # NAME=DIR by the same encoder of fewer behaviours, likewise
+    attack_folds: int = 5  # of users; each is told by an attack model fitted on the others
     bootstrap: int = 1_000  # resamples over users
 
 

@@ -58,6 +58,11 @@ def _validate_audit(audit: AuditConfig) -> None:
     _services("audit.services", audit.services)
     _splits("audit.splits", audit.splits)
     _at_least(audit, "audit.", {"min_behaviours": 1, "max_users": 2, "bootstrap": 1})
+    _at_least(audit, "audit.", {"attack_folds": 2})
+    for key in ("reference", "crops"):
+        given = getattr(audit, key)
+        _named(f"audit.{key}", given)
+        require(audit.membership or not given, f"audit.{key}", "is for audit.membership=true")
     names = _named("audit.beside", audit.beside)
     require(MODEL not in names, "audit.beside", f"{MODEL!r} is the name of the evaluated export")
     _known("audit.pairs", tuple(named_folders(audit.pairs)), names, "name")

@@ -2,7 +2,8 @@
 
 Tasks are `audit/linkage/SPLITS/A<->B (mean)` for two services, `clue<->NAME (mean)` for another
 export, with `, N known pairs` where the attacker needs some; each also `among N` for smaller
-galleries and by length of history; and `audit/membership/A<->B`. Attributes that can be predicted,
+galleries and by length of history; and `audit/membership/A<->B`, of more than two services also all
+together, `A+B+C`. Attributes that can be predicted,
 and groups that are served worse, are tasks of `downstream`.
 """
 
@@ -17,7 +18,7 @@ from clue_jax.embeddings.reader import Embeddings
 from clue_jax.errors import ConfigError
 from clue_jax.evaluation.exported import rows_of_splits, taken
 from clue_jax.evaluation.linkage import linkage_results
-from clue_jax.evaluation.membership import check_membership, membership_results
+from clue_jax.evaluation.membership import Membership, membership_results, read_membership
 from clue_jax.evaluation.results import LINKAGE, MEMBERSHIP, Result
 from clue_jax.evaluation.two_sides import Sides, two_exports, two_services
 
@@ -28,6 +29,7 @@ class Attacks:
 
     export: Embeddings
     sides: tuple[Sides, ...]
+    membership: Membership | None
 
     def origin(self) -> dict[str, Any]:
         """People of each linkage, for evaluated.json."""
@@ -45,16 +47,17 @@ def read_attacks(config: EvaluateConfig, export: Embeddings) -> Attacks:
     audit = config.audit
     held = taken(export, rows_of_splits(export, audit.splits))
     sides = (*two_services(held, audit), *two_exports(held, audit))
+    membership = None
     if audit.membership:
         if len(export.services) < 2:
             raise ConfigError(
                 "config.audit.membership: it is told by two services of a user, but there is only"
                 f" {', '.join(export.services)}; leave it out with --config.audit.membership=false"
             )
-        check_membership(config, export)
+        membership = read_membership(config, export)
     for one in sides:
         say(f"{one.name}: {len(one.first_nE):,} people to be linked")
-    return Attacks(export, sides)
+    return Attacks(export, sides, membership)
 
 
 def audit_results(config: EvaluateConfig, attacks: Attacks) -> list[Result]:
@@ -65,6 +68,6 @@ def audit_results(config: EvaluateConfig, attacks: Attacks) -> list[Result]:
         for sides in attacks.sides:
             results += linkage_results(config, sides, prefix, trained)
             advance(1)
-    if config.audit.membership:
-        results += membership_results(config, attacks.export, MEMBERSHIP)
+    if attacks.membership is not None:
+        results += membership_results(attacks.membership, MEMBERSHIP)
     return results

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from clue_jax.evaluation.results import (
+    ATTACK,
     HEADS,
     LINKAGE,
     MEMBERSHIP,
     MODEL,
     PREFIX,
+    REFERENCE,
     Result,
     metric_name,
     short,
     with_groups,
 )
 
+MEMBER_METRICS = ("auc", "tpr_at_1_percent_fpr")
 ATTRIBUTES = ("auc", "accuracy")  # first metrics of tasks that an attribute may be one of
 
 _MODELS = (MODEL, "chance")
@@ -62,13 +65,28 @@ def _linkage(task: str, found: Found) -> list[str]:
 
 
 def _membership(task: str, found: Found) -> list[str]:
-    auc, power = (found[task][MODEL, m] for m in ("auc", "tpr_at_1_percent_fpr"))
+    rows = found[task]
+    auc, power = (rows[MODEL, m] for m in MEMBER_METRICS)
     told = "is told" if _above(auc, 0.5) else "is not told"
-    return [
-        f"{task.removeprefix(MEMBERSHIP)}: who was trained on {told} by how near the two vectors"
-        f" are: AUC {_number(auc)} beside .5; {_share(power)} of training users found where 1 % of"
-        " others are taken for one"
+    lines = [
+        f"{task.removeprefix(MEMBERSHIP)}: who was trained on {told} by how near the vectors of a"
+        f" user are: AUC {_number(auc)} beside .5; {_share(power)} of training users found where"
+        " 1 % of others are taken for one"
     ]
+    references = [model for model, metric in rows if metric == "auc" and REFERENCE in model]
+    if (ATTACK, "auc") in rows:
+        auc, power = (rows[ATTACK, m] for m in MEMBER_METRICS)
+        beside = f" beside {', '.join(references)}" if references else ""
+        lines.append(
+            f"  by a model of several features{beside}: AUC {_number(auc)}; {_share(power)} found"
+        )
+    lines += [
+        f"  {model} tells them too, AUC {_number(rows[model, 'auc'])}: it was trained on some of"
+        " these users, and hides what it is to show; name another"
+        for model in references
+        if _above(rows[model, "auc"], 0.5)
+    ]
+    return lines
 
 
 def _attribute(task: str, found: Found) -> list[str]:

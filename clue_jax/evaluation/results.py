@@ -16,6 +16,7 @@ from clue_jax.evaluation.bootstrap import Resampled
 
 TABLE_WIDTH = 100
 MODEL = "clue"  # the evaluated export, among models
+ATTACK, REFERENCE = "attack model", "reference"  # on membership, beside the simple attack
 PREFIX = "downstream/"  # of the names of tasks that heads are trained for
 LINKAGE, MEMBERSHIP = "audit/linkage/", "audit/membership/"
 MOST_COLUMNS = 3  # of metrics, those that come first

@@ -55,7 +55,7 @@ def two_services(export: Embeddings, audit: AuditConfig) -> list[Sides]:
         return []
     found = []
     for pair in service_pairs(export.services, audit.services, "audit"):
-        rows = _sample(export.user_ids, eligible(export, pair, audit, "audit"), audit)
+        rows = sampled(export.user_ids, eligible(export, pair, audit, "audit"), audit)
         first_nE, second_nE = (export.by_service[service][rows] for service in pair)
         counts_n2 = np.stack([export.counts[service][rows] for service in pair], axis=1)
         found.append(Sides("<->".join(pair), first_nE, second_nE, counts_n2.sum(axis=1)))
@@ -76,7 +76,7 @@ def two_exports(export: Embeddings, audit: AuditConfig) -> list[Sides]:
         enough = (_behaviours(mine) >= audit.min_behaviours) & (
             _behaviours(theirs) >= audit.min_behaviours
         )
-        rows = _sample(mine.user_ids, np.flatnonzero(enough), audit)
+        rows = sampled(mine.user_ids, np.flatnonzero(enough), audit)
         found += _attacks(taken(mine, rows), taken(theirs, rows), name, audit)
     return found
 
@@ -187,7 +187,7 @@ def _refuse_few(people: int, known: int, name: str, audit: AuditConfig) -> None:
         )
 
 
-def _sample(user_ids: np.ndarray, rows: np.ndarray, audit: AuditConfig) -> np.ndarray:
+def sampled(user_ids: np.ndarray, rows: np.ndarray, audit: AuditConfig) -> np.ndarray:
     """At most `max_users` of some rows, those of the least hash."""
     if len(rows) <= audit.max_users:
         return rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from clue_jax.evaluation.results import LINKAGE, MEMBERSHIP, MODEL
+from clue_jax.evaluation.results import ATTACK, LINKAGE, MEMBERSHIP, MODEL
 from clue_jax.report import figures
 from clue_jax.report.fragments import card
 
@@ -16,13 +16,17 @@ def audit_section(results: list[dict[str, Any]]) -> str:
     linkage = _by_task(results, LINKAGE, "recall_at_1")
     whole = [task for task in linkage if task.endswith("(mean)")]
     cards = [_linkage(task, linkage, results) for task in whole]
-    cards += [_membership(t, rows) for t, rows in _by_task(results, MEMBERSHIP, "auc").items()]
+    found = _by_task(results, MEMBERSHIP, "tpr_at_1_percent_fpr")
+    cards += [
+        _membership(task, rows, found.get(task, {}))
+        for task, rows in _by_task(results, MEMBERSHIP, "auc").items()
+    ]
     if not cards:
         return ""
     return (
         '<h2>What an attacker learns</h2><p class="soft">Of people whose vectors somebody holds:'
         " who is the same person, and who was trained on. Bounds from below, by attacks of a few"
-        f' lines on as many people as there are.</p><div class="charts">{"".join(cards)}</div>'
+        f' lines, on as many people as there are.</p><div class="charts">{"".join(cards)}</div>'
     )
 
 
@@ -73,17 +77,31 @@ def _links(task: str, results: list[dict[str, Any]]) -> str:
     )
 
 
-def _membership(task: str, rows: dict[str, dict[str, Any]]) -> str:
+def _membership(
+    task: str, rows: dict[str, dict[str, Any]], found: dict[str, dict[str, Any]]
+) -> str:
     title = f"Trained on: {task.removeprefix(MEMBERSHIP)}"
+    names = {MODEL: "told apart", ATTACK: "told apart by the attack model"}
     intervals = [
-        _interval("told apart" if model == MODEL else model, entry, model)
+        _interval(names.get(model, model), entry, MODEL if model in names else model)
         for model, entry in rows.items()
     ]
     chart = figures.interval_plot(f"{title}, AUC", "AUC", intervals)
     caption = (
-        "Training users told from others by how near their two vectors are, with 95 % intervals;"
-        " .5 is chance."
+        "AUC: chance that a training user looks more like one than another user does, by how near"
+        " the vectors of a user are, with 95 % intervals; .5 is guessing."
     )
+    if ATTACK in rows:
+        caption += (
+            " The attack model reads several features of the same vectors, and those of reference"
+            " encoders that were not trained on these users, where there are."
+        )
+    shares = [f"{found[m]['value']:.1%}" for m in (MODEL, ATTACK) if m in found]
+    if shares:
+        caption += (
+            f" Of the training users {' and '.join(shares)} are found where 1 % of the others are"
+            " taken for one."
+        )
     return card(title, chart, caption)
 
 
