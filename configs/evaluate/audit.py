@@ -12,6 +12,9 @@ people who are known already:
     python -m clue_jax evaluate --config=configs/evaluate/audit.py --embeddings=runs/first/users \\
         --config.audit.beside=month=runs/first/month,rival=runs/second/users --out=runs/first/audit
 
+An attacker with an encoder of other people's logs tells training users far better; name its export
+of these people with `--config.audit.reference=others=runs/others/users`.
+
 Variants:
   attributes  also how well an attribute is predicted, beside TF-IDF and chance, and how far groups
               of users differ in that. `segment` and `subscribes` of the synthetic logs stand for
