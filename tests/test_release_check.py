@@ -1,6 +1,7 @@
 """The release check says what is wrong, and its exit code that something is."""
 
 import http.server
+import re
 import subprocess
 import threading
 from pathlib import Path
@@ -31,6 +32,28 @@ def checkout(tmp_path):
 
 def test_versions_of_this_checkout_agree():
     assert check_versions() == release_check.check_versions(ROOT)
+
+
+def undated(changelog):
+    """Entries under no date, and dates that are not older than the one above them."""
+    found, date = [], "9999-99-99"
+    for line in changelog.splitlines():
+        if line.startswith("## "):
+            date, inside = "9999-99-99", False
+        elif match := re.fullmatch(r"### (\d{4}-\d\d-\d\d)", line):
+            inside = match[1] < date
+            date = match[1]
+            found += [] if inside else [line]
+        elif line.startswith("- ") and not inside:
+            found.append(line)
+    return found
+
+
+def test_every_change_has_its_date():
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert changelog.count("\n- ") > 20 and undated(changelog) == []
+    older = "### 2026-11-24\n\n- one\n\n### 2026-11-25\n\n- another\n"
+    assert undated(f"## 1\n\n- none\n\n{older}") == ["- none", "### 2026-11-25", "- another"]
 
 
 @pytest.mark.parametrize(
