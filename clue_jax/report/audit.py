@@ -9,24 +9,43 @@ from clue_jax.report import figures
 from clue_jax.report.fragments import card
 
 AUDIT = "audit/"
+_LINKAGE = (
+    "<b>Who is the same person.</b> Each is looked for among others on the other side; R@1 is how"
+    " often the nearest is the right one. The fewer there are to choose from, the easier it is."
+)
+_MEMBERSHIP = (
+    "<b>Who was trained on.</b> Those whose vectors of two services are nearer than usual are held"
+    " to have been. AUC is how often a training user looks more like one than another user does;"
+    " guessing has .5."
+)
+_MODELLED = (
+    " The attack model is fitted on users of whom it is known and reads several features of the"
+    " vectors; where a reference is named, also those of an encoder that was trained on none of"
+    " these users, by which alone nobody should be told."
+)
 
 
 def audit_section(results: list[dict[str, Any]]) -> str:
     """Plots of linkage, each of its sizes of galleries in one, and of membership."""
     linkage = _by_task(results, LINKAGE, "recall_at_1")
     whole = [task for task in linkage if task.endswith("(mean)")]
-    cards = [_linkage(task, linkage, results) for task in whole]
+    linked = [_linkage(task, linkage, results) for task in whole]
     found = _by_task(results, MEMBERSHIP, "tpr_at_1_percent_fpr")
-    cards += [
-        _membership(task, rows, found.get(task, {}))
-        for task, rows in _by_task(results, MEMBERSHIP, "auc").items()
-    ]
-    if not cards:
+    auc = _by_task(results, MEMBERSHIP, "auc")
+    members = [_membership(task, rows, found.get(task, {})) for task, rows in auc.items()]
+    if not linked and not members:
         return ""
+    modelled = any(ATTACK in rows for rows in auc.values())
+    parts = (_LINKAGE, linked), (_MEMBERSHIP + _MODELLED * modelled, members)
     return (
-        '<h2>What an attacker learns</h2><p class="soft">Of people whose vectors somebody holds:'
-        " who is the same person, and who was trained on. Bounds from below, by attacks of a few"
-        f' lines, on as many people as there are.</p><div class="charts">{"".join(cards)}</div>'
+        '<h2>What an attacker learns</h2><p class="soft">Of people whose vectors somebody holds.'
+        " Bounds from below, by attacks of a few lines, on as many people as there are; with 95 %"
+        " intervals.</p>"
+        + "".join(
+            f'<p class="soft after">{said}</p><div class="charts">{"".join(cards)}</div>'
+            for said, cards in parts
+            if cards
+        )
     )
 
 
@@ -56,11 +75,7 @@ def _linkage(
         for model, entry in of.items()
     ]
     chart = figures.interval_plot(f"Linkage of {title}, R@1", "R@1", rows)
-    caption = (
-        f"Users of {splits}: the nearest on the other side is the same person (R@1), with 95 %"
-        f" intervals.{_links(task, results)}"
-    )
-    return card(title, chart, caption)
+    return card(f"Linked: {title}", chart, f"Users of {splits}.{_links(task, results)}")
 
 
 def _links(task: str, results: list[dict[str, Any]]) -> str:
@@ -80,27 +95,23 @@ def _links(task: str, results: list[dict[str, Any]]) -> str:
 def _membership(
     task: str, rows: dict[str, dict[str, Any]], found: dict[str, dict[str, Any]]
 ) -> str:
-    title = f"Trained on: {task.removeprefix(MEMBERSHIP)}"
-    names = {MODEL: "told apart", ATTACK: "told apart by the attack model"}
+    title = f"Trained on: {task.removeprefix(MEMBERSHIP).replace('+', ', ')}"
+    names = {MODEL: "told apart", ATTACK: "by the attack model"}
     intervals = [
         _interval(names.get(model, model), entry, MODEL if model in names else model)
         for model, entry in rows.items()
     ]
     chart = figures.interval_plot(f"{title}, AUC", "AUC", intervals)
-    caption = (
-        "AUC: chance that a training user looks more like one than another user does, by how near"
-        " the vectors of a user are, with 95 % intervals; .5 is guessing."
-    )
-    if ATTACK in rows:
-        caption += (
-            " The attack model reads several features of the same vectors, and those of reference"
-            " encoders that were not trained on these users, where there are."
-        )
-    shares = [f"{found[m]['value']:.1%}" for m in (MODEL, ATTACK) if m in found]
+    shares = [
+        f"{found[model]['value']:.1%}{' by the attack model' * (model == ATTACK)}"
+        for model in (MODEL, ATTACK)
+        if model in found
+    ]
+    caption = ""
     if shares:
-        caption += (
-            f" Of the training users {' and '.join(shares)} are found where 1 % of the others are"
-            " taken for one."
+        caption = (
+            f"Where 1% of others are taken for training users, {' and '.join(shares)} of these are"
+            " found."
         )
     return card(title, chart, caption)
 

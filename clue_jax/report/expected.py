@@ -81,5 +81,5 @@ def expected_section(expected: Expected, results: list[dict[str, Any]]) -> str:
                 " The range is that of this config with other seeds and other test users; look for"
                 " a setting that was changed, and at the versions under Origin."
             )
-        sentences.append(f'<p class="{"soft" if inside else "warning"}">{text(line)}</p>')
+        sentences.append(f'<p class="{"soft" if inside else "warning"} after">{text(line)}</p>')
     return "".join(sentences)

@@ -1,6 +1,7 @@
 """The page of an audit says who can be linked, beside chance, and takes it for no success."""
 
 import json
+import re
 
 from clue_jax.report.audit import audit_section
 from clue_jax.report.page import write_report
@@ -40,8 +41,28 @@ def test_linkage_and_membership_are_drawn_beside_chance(tmp_path):
         assert part in linkage
     assert "linked among 100 0.600" in linkage and "behaviours" not in linkage
     assert "told apart 0.716" in membership and "chance 0.500" in membership
+    assert "attack model" not in page.text and "are found." not in page.text
     # Nothing of it among the tiles and plots of what is to be high.
     assert "R@10: clue" not in page.text and "Evaluation</h2>" not in page.text
+
+
+def test_the_attack_model_is_explained_where_it_was_run(tmp_path):
+    task, found = "membership/search+shop", "tpr_at_1_percent_fpr"
+    added = [entry(task, "attack model", "auc", 0.8), entry(task, "reference x", "auc", 0.5)]
+    added += [entry(task, m, found, v) for m, v in (("clue", 0.021), ("attack model", 0.1))]
+    (tmp_path / "results.json").write_text(
+        json.dumps([*RESULTS, entry(task, "clue", "auc", 0.7), *added])
+    )
+    page = Outline(write_report(tmp_path).read_text())
+    assert (
+        "Where 1% of others are taken for training users, 2.1% and 10.0% by the attack model"
+        in page.text
+    )
+    assert "The attack model is fitted on users of whom it is known" in page.text
+    plot = [a["aria-label"] for tag, a in page.tags if tag == "svg"][-1]
+    assert plot.startswith("Trained on: search, shop") and "by the attack model 0.800" in plot
+    dots = re.findall(r'<g class="(model|baseline)">', (tmp_path / "report.html").read_text())
+    assert dots[-3:] == ["model", "model", "baseline"]
 
 
 def test_other_results_have_no_such_section():
