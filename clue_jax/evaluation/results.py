@@ -23,7 +23,7 @@ MOST_COLUMNS = 3  # of metrics, those that come first
 # At the end of a model's name.
 HEADS = (" linear", " mlp", " knn", " boosting", " lookalike", " cosine")
 NAMES = {"recall": "R", "hit rate": "HR", "ndcg": "NDCG"}  # of metrics at k
-CAPITALS = ("mrr", "auc", "r2", "rmse", "mae")
+CAPITALS = ("mrr", "auc", "r2", "rmse", "mae", "ips", "snips", "dr")
 
 
 @dataclass(frozen=True)

@@ -103,16 +103,11 @@ def _membership(
     ]
     chart = figures.interval_plot(f"{title}, AUC", "AUC", intervals)
     shares = [
-        f"{found[model]['value']:.1%}{' by the attack model' * (model == ATTACK)}"
-        for model in (MODEL, ATTACK)
+        f"{found[model]['value']:.1%} of training users {said}"
+        for model, said in ((MODEL, "are found"), (ATTACK, "by the attack model"))
         if model in found
     ]
-    caption = ""
-    if shares:
-        caption = (
-            f"Where 1% of others are taken for training users, {' and '.join(shares)} of these are"
-            " found."
-        )
+    caption = f"At one false alarm in a hundred others, {', '.join(shares)}." if shares else ""
     return card(title, chart, caption)
 
 

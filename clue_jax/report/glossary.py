@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from clue_jax.evaluation.results import HEADS, MODEL, metric_name
+from clue_jax.evaluation.results import HEADS, MODEL
 from clue_jax.report.fragments import text
 
 CHANCE = "chance"
@@ -40,7 +40,7 @@ MODELS = {
         " predict the next one on this service alone.",
     ),
     "item_mean": ("", "the mean of the encoder's vectors of a user's items."),
-    "item_recent": ("", "the same mean, in which an item weighs less the older it is."),
+    "item_recent": ("", "the mean of these vectors in which an item weighs less the older it is."),
     "context": (
         "",
         "nothing of the user: only what was shown and where, which every model is told.",
@@ -90,29 +90,27 @@ def glossary(models: Iterable[str]) -> str:
 
     Differences (`A - B`) and single heads (`A linear`) are no models of a plot, so they have none.
     """
-    entries: dict[str, str] = {}
-    for model in models:
-        name = model.partition(" (")[0]
-        if " - " in name or name.endswith(HEADS):
-            continue
-        for part in name.split("+"):
-            entries |= dict([_entry(part)])
-        if "+" in name:
-            entries["A+B"] = "two of these side by side: what the second adds to the first."
-    if not entries:
+    names = [model.partition(" (")[0] for model in models]
+    shown = [name for name in names if " - " not in name and not name.endswith(HEADS)]
+    if not shown:
         return ""
+    parts = dict.fromkeys(part for name in shown for part in name.split("+"))
+    known = [name for name in MODELS if name in parts]
+    entries = [_entry(part) for part in [*known, *(part for part in parts if part not in MODELS)]]
+    if any("+" in name for name in shown):
+        entries.append(("A+B", "two of these side by side: what the second adds to the first."))
     items = "".join(
-        f"<div><dt>{text(name)}:</dt> <dd>{text(said)}</dd></div>" for name, said in entries.items()
+        f"<div><dt>{text(name)}:</dt> <dd>{text(said)}</dd></div>" for name, said in entries
     )
     return f'<dl class="glossary">{items}</dl>'
 
 
 def metric_said(metric: str) -> str:
-    """What a metric of results.json is, as the next sentence of a caption; empty if not known."""
+    """What a metric of results.json is, as the end of a sentence; empty if not known."""
     plain = metric.removesuffix("_difference")
     named = plain.rstrip("0123456789")  # hit_rate_at_10
     said = _METRICS.get(named if named.endswith("_at_") else plain)
-    return f" {metric_name(plain)}: {said}." if said else ""
+    return f": {said}" if said else ""
 
 
 def models_of(entries: Iterable[dict[str, Any]]) -> dict[str, None]:

@@ -84,7 +84,7 @@ svg.mark { width: 14px; height: 14px; flex: none; }
 .texts ul { margin: 2px 0 0; padding-left: 1.1em; } .texts li { overflow-wrap: anywhere; }
 .after { margin-top: 16px; }
 .glossary { margin: 0 0 16px; font-size: 0.85rem; color: var(--soft); }
-.glossary { display: grid; gap: 2px 20px; }
+.glossary { display: grid; gap: 6px 20px; align-items: start; }
 .glossary { grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr)); }
 .glossary div { overflow-wrap: anywhere; }
 .glossary dt { display: inline; font-weight: 600; color: var(--ink); }

@@ -91,7 +91,8 @@ def _plot(task: str, entries: list[dict[str, Any]]) -> str:
     among = f", n = {users:,}" if isinstance(users, int) else ""
     name = task.removeprefix(PREFIX)
     chart = figures.interval_plot(f"{name}, {metric}", metric, intervals)
-    caption = f"{metric} with 95 % intervals{among}.{metric_said(entries[0]['metric'])}"
+    caption = f"{metric}{metric_said(entries[0]['metric'])}. With 95 % intervals{among}."
+    caption = caption[0].upper() + caption[1:]
     if entries[0]["metric"].endswith("_difference"):
         caption += (
             " How far the best and the worst group are apart, so less is better; chance is how far"

@@ -41,7 +41,7 @@ def test_linkage_and_membership_are_drawn_beside_chance(tmp_path):
         assert part in linkage
     assert "linked among 100 0.600" in linkage and "behaviours" not in linkage
     assert "told apart 0.716" in membership and "chance 0.500" in membership
-    assert "attack model" not in page.text and "are found." not in page.text
+    assert "attack model" not in page.text and "are found" not in page.text
     # Nothing of it among the tiles and plots of what is to be high.
     assert "R@10: clue" not in page.text and "Evaluation</h2>" not in page.text
 
@@ -54,10 +54,8 @@ def test_the_attack_model_is_explained_where_it_was_run(tmp_path):
         json.dumps([*RESULTS, entry(task, "clue", "auc", 0.7), *added])
     )
     page = Outline(write_report(tmp_path).read_text())
-    assert (
-        "Where 1% of others are taken for training users, 2.1% and 10.0% by the attack model"
-        in page.text
-    )
+    said = "2.1% of training users are found, 10.0% of training users by the attack model."
+    assert f"At one false alarm in a hundred others, {said}" in page.text
     assert "The attack model is fitted on users of whom it is known" in page.text
     plot = [a["aria-label"] for tag, a in page.tags if tag == "svg"][-1]
     assert plot.startswith("Trained on: search, shop") and "by the attack model 0.800" in plot
