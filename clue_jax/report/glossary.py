@@ -40,7 +40,10 @@ MODELS = {
         " predict the next one on this service alone.",
     ),
     "item_mean": ("", "the mean of the encoder's vectors of a user's items."),
-    "item_recent": ("", "the mean of these vectors in which an item weighs less the older it is."),
+    "item_recent": (
+        "",
+        "the mean of the encoder's vectors of a user's items, an older one weighing less.",
+    ),
     "context": (
         "",
         "nothing of the user: only what was shown and where, which every model is told.",
