@@ -24,7 +24,13 @@ author = "The clue_jax authors"
 project_copyright = author
 version = release = clue_jax.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "reference_pages"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "reference_pages",
+    "whole_words",
+]
 exclude_patterns = ["_build", "_ext"]
 nitpicky = True
 # Types of others have no page, configs have one of their keys, and data/ is no public surface.

@@ -89,6 +89,17 @@ def test_every_stage_is_described(site):
     assert "config.html#train" in site["cli.html"]
 
 
+def test_commands_are_not_broken_at_a_hyphen(site):
+    page = site["how-to/audit.html"]
+    blocks = re.findall(r'<div class="highlight-bash notranslate">.*?</pre>', page, re.DOTALL)
+    assert len(blocks) == page.count("highlight-bash") >= 4
+    for block in blocks:
+        loose = re.sub(r'<span class="whole">.*?</span>|<[^>]+>', "", block)
+        assert "-" in re.sub(r"<[^>]+>", "", block) and "-" not in loose
+    assert 'class="whole"' not in site["index.html"]
+    assert ".highlight-bash .whole" in site["_static/site.css"]
+
+
 def test_every_config_file_is_described(site):
     for path in (ROOT / "configs").rglob("*.py"):
         assert str(path.relative_to(ROOT)) in site["config-files.html"]
