@@ -170,7 +170,7 @@ class PrepareConfig:
     users_per_shard: int = 4_096  # users in a file of the dataset, at most
     memory_mb: int = 2_048  # resident memory of all processes together, however large the logs
     processes: int = 0  # change no byte; 0: one a core, if they fit into memory_mb and pay
-    texts_may_be_shown: bool = True  # of people, to whom asks `report`; the dataset keeps it
+    texts_may_be_shown: bool = True  # of people; false: `report --show_texts` refuses to
     overwrite: bool = False  # replace what is in --out
 
     @property

@@ -108,7 +108,7 @@ def _privacy(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("users that a text must have", f"{shared:,}"),
         (
             "texts of people may be shown",
-            "to whom asks" if may_show_texts(manifest) else "**no**: `report` refuses to",
+            "yes, to those who ask" if may_show_texts(manifest) else "**no**: `report` refuses to",
         ),
         ("users erased since", f"{manifest.get('users_erased', 0):,}"),
     ]
