@@ -78,8 +78,9 @@ def expected_section(expected: Expected, results: list[dict[str, Any]]) -> str:
         )
         if not inside:
             line += (
-                " The range is that of this config with other seeds and other test users; look for"
-                " a setting that was changed, and at the versions under Origin."
+                " The range is that of this config with other seeds and other test users. Look for"
+                " a setting that was changed, and at the versions under Origin; otherwise it is a"
+                " bug: please report it."
             )
         sentences.append(f'<p class="{"soft" if inside else "warning"} after">{text(line)}</p>')
     return "".join(sentences)
