@@ -117,6 +117,8 @@ def read_job(path: str, given: dict[str, Any], stage: Sequence[str]) -> Job:
         ConfigError: an unknown field, a value of the wrong type or one that is refused; names it.
         DataError: the file is missing or no JSON.
     """
+    if path and epath.Path(path).is_dir():
+        raise ConfigError(f"--job={path}: is a folder; a job is a JSON file of fields")
     values = read_json(epath.Path(path)) if path else {}
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a job is an object of fields, {{...}}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,8 +13,11 @@ from dataclasses import dataclass
 
 from clue_jax.console import say
 from clue_jax.errors import ClueError, ConfigError, LostPeerError
+from launch import local
+from launch.local import Planned
 
 END = "END_OF_INPUT"
+LOST = LostPeerError.exit_code
 WAYS_TO_INSTALL = {
     "gcloud": "https://cloud.google.com/sdk/docs/install, then `gcloud auth login`",
     "kubectl": "`gcloud components install kubectl gke-gcloud-auth-plugin`, or your cluster's way",
@@ -22,6 +27,9 @@ WAYS_TO_INSTALL = {
     "aws": "https://docs.aws.amazon.com/cli, then `aws configure`",
     "git": "such as `apt-get install git`",
 }
+
+# How gcloud and kubectl say that something is not there.
+_MISSING = re.compile(r"not[ _]?found", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ class Poll:
     # Word -> exit code that it stands for, 0 for what is hoped for; the first that fits counts.
     outcomes: Mapping[str, int]
     seconds: float = 15.0
+    limit: float = float("inf")  # seconds after which it counts as lost
 
     def text(self) -> str:
         """As lines of a shell script that end with the outcome."""
@@ -56,7 +65,11 @@ class Poll:
             for word, code in self.outcomes.items()
         )
         asked = f'case "$({shlex.join(self.argv)})" in\n{cases}  esac'
-        return f"while :; do\n  {asked}\n  sleep {self.seconds:g}\ndone"
+        times, counted = "while :", ""
+        if self.limit < float("inf"):
+            times = f"tries={self.limit / self.seconds:.0f}\nwhile :"
+            counted = f'  tries=$((tries - 1))\n  [ "$tries" -gt 0 ] || exit {LOST}\n'
+        return f"{times}; do\n  {asked}\n{counted}  sleep {self.seconds:g}\ndone"
 
 
 def command(*words: str, **flags: str | int | bool) -> Command:
@@ -82,6 +95,18 @@ def require_tools(tools: Iterable[str]) -> None:
         raise ConfigError(f"not on PATH: {'; '.join(ways)}")
 
 
+def tell(line: str) -> None:
+    """Says a line, while there is anybody to read it.
+
+    Where the terminal is closed or the pipe broken, nothing that we or our programs print after it
+    fails: machines are still to be removed.
+    """
+    try:
+        say(line)
+    except OSError:
+        local.say_no_more()
+
+
 def run_all(commands: Sequence[Command]) -> None:
     """Runs commands one after the other.
 
@@ -92,13 +117,35 @@ def run_all(commands: Sequence[Command]) -> None:
         run(each)
 
 
+def run_together(commands: Sequence[Command]) -> None:
+    """Runs commands that read nothing side by side; when one fails the others are ended.
+
+    Raises:
+        ClueError: one failed.
+    """
+    if len(commands) == 1:
+        run(commands[0])
+        return
+    for number, each in enumerate(commands):
+        tell(f"+ [{number}] {shlex.join(each.argv)}")
+    told: list[signal.Signals] = []
+    code = local.run([Planned(each.argv) for each in commands], told)
+    if told:
+        raise SystemExit(128 + told[0])
+    if code:
+        raise ClueError(
+            f"one of {len(commands)} commands, see above, ended with {code}; output of all but [0]"
+            " has the command's number before it"
+        )
+
+
 def run(planned: Command, *, capture: bool = False) -> str:
     """Runs a command to its end; gives what it printed where that is wanted.
 
     Raises:
         ClueError: it failed; names it.
     """
-    say(f"+ {shlex.join(planned.argv)}")
+    tell(f"+ {shlex.join(planned.argv)}")
     code, output = _finish(planned, capture=capture)
     if code:
         raise ClueError(f"{shlex.join(planned.argv)}: ended with {code}, see above")
@@ -113,25 +160,49 @@ def ask(poll: Poll, patience: int = 5) -> int:
         patience: times in a row that the command may fail.
     """
     failures, before = 0, ""
-    say(f"+ {shlex.join(poll.argv)}  # every {poll.seconds:g} s")
-    while True:
+    tell(f"+ {shlex.join(poll.argv)}  # every {poll.seconds:g} s")
+    waited = 0.0
+    while waited < poll.limit:
         code, output = _finish(Command(poll.argv), capture=True)
         outcome = _outcome(poll, output) if code == 0 else None
         if outcome is not None:
             return outcome
         failures = failures + 1 if code else 0
         if failures >= patience:
-            return LostPeerError.exit_code
+            break
         if output.strip() != before:
             before = output.strip()
-            say(f"  {before}")
+            tell(f"  {before}")
         time.sleep(poll.seconds)
+        waited += poll.seconds
+    return LOST
 
 
 def ask_once(poll: Poll) -> int | None:
     """The outcome now; None: there is none, or nobody answers."""
     code, output = _finish(Command(poll.argv), capture=True, quiet=True)
     return _outcome(poll, output) if code == 0 else None
+
+
+def look_up(argv: Sequence[str]) -> str | None:
+    """What a program prints of something; None where that is not there.
+
+    Raises:
+        ClueError: it cannot say, such as for want of credentials or a network.
+    """
+    asked = subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        process_group=0,
+    )
+    if asked.returncode == 0:
+        return asked.stdout.strip()
+    if _MISSING.search(asked.stderr):
+        return None
+    raise ClueError(f"{shlex.join(argv)}: ended with {asked.returncode}: {asked.stderr.strip()}")
 
 
 def _outcome(poll: Poll, output: str) -> int | None:
