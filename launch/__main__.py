@@ -15,7 +15,7 @@ from launch.backend import NOTES
 from launch.backends import BACKENDS
 from launch.job import Job
 from launch.show import script
-from launch.supervise import supervise
+from launch.supervise import Limits, supervise
 
 
 def main(argv: Sequence[str]) -> int:
@@ -54,6 +54,7 @@ def _local(own: Sequence[str], stage: Sequence[str]) -> int:
     values = flags.FlagValues()
     flags.DEFINE_integer("processes", 2, "of the job", 1, flag_values=values)
     flags.DEFINE_integer("devices", 1, "emulated in each; 0: those there", 0, flag_values=values)
+    flags.DEFINE_integer("failures", 3, "after which to give up", 1, flag_values=values)
     flags.DEFINE_bool("dry_run", False, "only print what would be started", flag_values=values)
     try:
         _, *rest = values([command_line.PROGRAM, *own[bool(verb) :]])
@@ -77,7 +78,7 @@ def _local(own: Sequence[str], stage: Sequence[str]) -> int:
     def attempt() -> int:  # on a port of its own each time
         return local.run(local.job_of(stage, values.processes, values.devices), told)
 
-    return supervise(attempt, verbs.progress_of(job.results), log, told)
+    return supervise(attempt, verbs.progress_of(job.results), log, told, Limits(values.failures))
 
 
 def _stage_at(argv: Sequence[str]) -> int:

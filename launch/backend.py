@@ -18,6 +18,8 @@ from launch.xla_flags import preset
 
 NOTES = Path("runs/launch")  # what the launcher itself writes, by name of the job
 COORDINATOR_PORT = 8476
+FOLLOW_SECONDS = 15.0  # of files in buckets
+TAIL = ("tail", "-n", "100", "-F")
 MODULE = ("-u", "-m", "clue_jax")
 _EXTRAS_OF_STAGES = {"scale": ["scale"], "evaluate": ["probes"]}
 
@@ -71,7 +73,7 @@ class Backend:
         return []
 
     def logs(self, job: Job) -> list[Command]:
-        """Shows what the stage has written of its progress."""
+        """Follows what the stage writes of its progress."""
         return [_show(job)]
 
     def fetch(self, job: Job) -> list[Command]:
@@ -213,9 +215,9 @@ def _copy_results(job: Job) -> Command:
 def _show(job: Job) -> Command:
     progress = f"{job.results}/metrics.jsonl"
     if job.results.startswith("gs://"):
-        return Command(("gcloud", "storage", "cat", progress))
+        return Command(("gcloud", "storage", "cat", progress), again=FOLLOW_SECONDS)
     if job.results.startswith("s3://"):
-        return Command(("aws", "s3", "cp", progress, "-"))
+        return Command(("aws", "s3", "cp", progress, "-"), again=FOLLOW_SECONDS)
     if not job.results:
         raise ConfigError("job.stage: it writes no --workdir or --out to read its progress from")
-    return Command(("tail", "-n", "100", "-F", progress))
+    return Command((*TAIL, progress))

@@ -33,6 +33,7 @@ class Job:
     spot: bool = False  # cheaper, and may be taken away at any time
     max_hours: int = 24  # after which machines that cost money go by themselves
     restarts: int = 20  # by SLURM or GKE
+    failures: int = 3  # supervise: it gives up after so many without a later checkpoint
     price: float = 0.0  # of a chip or GPU in an hour, to say what the job costs; 0: unknown
     project: str = ""  # of Google Cloud; none: gcloud's own
     zone: str = ""  # of Google Cloud

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import shutil
@@ -38,10 +39,13 @@ class Command:
 
     argv: tuple[str, ...]
     stdin: str = ""
+    again: float = 0.0  # seconds after which it is run again, to follow what grows; 0: once
 
     def text(self) -> str:
         """As a line of a shell script, and the lines it reads."""
         line = shlex.join(self.argv)
+        if self.again:
+            return f"{line}  # every {self.again:g} s"
         if not self.stdin:
             return line
         assert END not in self.stdin.splitlines()
@@ -150,6 +154,28 @@ def run(planned: Command, *, capture: bool = False) -> str:
     if code:
         raise ClueError(f"{shlex.join(planned.argv)}: ended with {code}, see above")
     return output
+
+
+def follow(planned: Command) -> None:
+    """Runs a command again and again and prints what has come, until somebody interrupts.
+
+    Raises:
+        ClueError: it failed.
+    """
+    tell(f"+ {planned.text()}")
+    before: list[str] = []
+    while True:
+        code, output = _finish(planned, capture=True)
+        if code:
+            raise ClueError(f"{shlex.join(planned.argv)}: ended with {code}, see above")
+        lines = output.splitlines(keepends=True)
+        # What was shown may have been taken back, by a run that goes on from a checkpoint.
+        same = itertools.takewhile(
+            lambda pair: pair[0] == pair[1], zip(before, lines, strict=False)
+        )
+        print("".join(lines[len(list(same)) :]), end="", flush=True)
+        before = lines
+        time.sleep(planned.again)
 
 
 def ask(poll: Poll, patience: int = 5) -> int:

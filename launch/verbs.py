@@ -20,7 +20,7 @@ from launch.job import Job
 from launch.local import Planned
 from launch.plan import Command
 from launch.show import cost_lines
-from launch.supervise import newest_step, supervise
+from launch.supervise import Limits, newest_step, supervise
 
 LOOKING = ("status", "logs", "fetch", "delete")
 VERBS = ("run", "supervise", *LOOKING)
@@ -35,7 +35,7 @@ def look(backend: Backend, verb: str, job: Job) -> int:
             say("launch: there is nothing to remove; the stage ends with its launcher (Ctrl-C)")
         return _clean_up(commands)
     for command in commands:
-        plan.run(command)
+        (plan.follow if command.again else plan.run)(command)
     return EXIT_DONE
 
 
@@ -106,7 +106,7 @@ def run_supervised(backend: Backend, job: Job, clean_up: str, keep: bool, fit: b
 
     log, progress = NOTES / job.name / "attempts.jsonl", progress_of(job.results)
     with _removing(backend, job, keep, clean_up):
-        return supervise(attempt, progress, log, told)
+        return supervise(attempt, progress, log, told, Limits(job.failures))
 
 
 def progress_of(results: str) -> Callable[[], int | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from clue_jax.buckets import in_bucket
@@ -69,13 +70,17 @@ class Gpu(Hosts):
             return [Command(look)]
         return [self.shell(job, host, " ".join(look)) for host in job.hosts]
 
+    def logs(self, job: Job) -> list[Command]:
+        if not job.hosts or not job.results or in_bucket(job.results):
+            return super().logs(job)
+        line = shlex.join([*backend.TAIL, f"{_there(job)}/metrics.jsonl"])
+        return [self.shell(job, job.hosts[0], line)]
+
     def fetch(self, job: Job) -> list[Command]:
-        if not job.hosts or in_bucket(job.results):
+        if not job.hosts or not job.results or in_bucket(job.results):
             return super().fetch(job)
-        beside_code = f"{folder_of(job)}/{job.results}"
-        there = job.results if job.results.startswith("/") else beside_code
         here = backend.fetched(job)
-        copy = Command(("scp", *SSH, "-r", f"{job.hosts[0]}:{there}/.", here))
+        copy = Command(("scp", *SSH, "-r", f"{job.hosts[0]}:{_there(job)}/.", here))
         return [backend.make_folder(here), copy]
 
     def delete(self, job: Job) -> list[Command]:
@@ -85,3 +90,8 @@ class Gpu(Hosts):
             for node, host in enumerate(job.hosts)
             for k in range(job.processes)
         ]
+
+
+def _there(job: Job) -> str:
+    """The folder of results on the first host, from where its user begins."""
+    return job.results if job.results.startswith("/") else f"{folder_of(job)}/{job.results}"

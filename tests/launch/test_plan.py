@@ -84,6 +84,15 @@ def test_nobody_waits_for_ever(tmp_path):
     assert (tmp_path / "count").read_text() == "6"
 
 
+def test_what_grows_is_followed(tmp_path, capfd):
+    answers = ("one", "one\ntwo", "one\n2", None)  # rows are taken back, then it fails
+    asked = Command(counting(tmp_path, *answers), again=0.01)
+    assert asked.text().endswith("  # every 0.01 s")
+    with pytest.raises(ClueError, match="ended with 1"):
+        plan.follow(asked)
+    assert capfd.readouterr().out.endswith("s\none\ntwo\n2\n")
+
+
 def test_side_by_side_one_that_fails_ends_the_others(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr("launch.local.PEER_SECONDS", 0.2)
     python = (sys.executable, "-c")
