@@ -30,7 +30,8 @@ WAYS_TO_INSTALL = {
 }
 
 # How gcloud and kubectl say that something is not there.
-_MISSING = re.compile(r"not[ _]?found", re.IGNORECASE)
+_MISSING = re.compile(r"NOT_FOUND|NotFound|was not found|\] not found|not found: 404")
+REMOVAL_TRIES, REMOVAL_SECONDS = 3, 10.0
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,24 @@ def run(planned: Command, *, capture: bool = False) -> str:
     return output
 
 
+def remove(planned: Command) -> None:
+    """Runs a command that removes something, again where it fails; what is not there is removed.
+
+    Raises:
+        ClueError: it failed each time.
+    """
+    for left in reversed(range(REMOVAL_TRIES)):
+        tell(f"+ {shlex.join(planned.argv)}")
+        done = _run_to_the_end(planned.argv)
+        if said := (done.stdout + done.stderr).strip():
+            tell(said)
+        if done.returncode == 0 or _MISSING.search(done.stderr):
+            return
+        if left:
+            time.sleep(REMOVAL_SECONDS)
+    raise ClueError(f"{shlex.join(planned.argv)}: ended with {done.returncode}, see above")
+
+
 def follow(planned: Command) -> None:
     """Runs a command again and again and prints what has come, until somebody interrupts.
 
@@ -216,19 +235,25 @@ def look_up(argv: Sequence[str]) -> str | None:
     Raises:
         ClueError: it cannot say, such as for want of credentials or a network.
     """
-    asked = subprocess.run(
+    done = _run_to_the_end(argv)
+    if done.returncode == 0:
+        return done.stdout.strip()
+    if _MISSING.search(done.stderr):
+        return None
+    raise ClueError(f"{shlex.join(argv)}: ended with {done.returncode}: {done.stderr.strip()}")
+
+
+def _run_to_the_end(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """With all that it says."""
+    return subprocess.run(
         argv,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         errors="replace",
+        # Signals of a terminal reach the launcher alone, which cleans up.
         process_group=0,
     )
-    if asked.returncode == 0:
-        return asked.stdout.strip()
-    if _MISSING.search(asked.stderr):
-        return None
-    raise ClueError(f"{shlex.join(argv)}: ended with {asked.returncode}: {asked.stderr.strip()}")
 
 
 def _outcome(poll: Poll, output: str) -> int | None:

@@ -276,7 +276,7 @@ def _clean_up(commands: Sequence[Command]) -> int:
     failed = []
     for command in commands:
         try:
-            plan.run(command)
+            plan.remove(command)
         except ClueError as error:
             failed.append(str(error))
     for line in failed:

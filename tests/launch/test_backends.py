@@ -207,6 +207,20 @@ def test_what_is_shown_is_what_a_shell_would_run(name):
         assert found or "HOST0" in argv, argv
 
 
+def test_logs_and_results_are_read_where_they_lie():
+    nodes = BACKENDS["gpu"]
+    shared = changed("gpu", stage=("train", "--workdir=/shared/run 1"))
+    (log,) = nodes.logs(shared)
+    assert log.argv[0] == "ssh" and "me@one" in log.argv
+    assert log.argv[-1] == "tail -n 100 -F '/shared/run 1/metrics.jsonl'"
+    assert nodes.fetch(shared)[-1].argv[-2] == "me@one:/shared/run 1/."
+    (log,) = nodes.logs(JOBS["gpu"])
+    assert log.argv[:3] == ("gcloud", "storage", "cat") and log.again > 0
+    for look in (nodes.logs, nodes.fetch):
+        with pytest.raises(ConfigError, match="it writes no --workdir or --out"):
+            look(changed("gpu", stage=()))
+
+
 def test_extras_are_those_of_chips_buckets_and_stage():
     assert extras(JOBS["tpu_vm"]) == "tpu,gs"
     study = ("scale", "--data=s3://b/d", "--workdir=/shared/w")

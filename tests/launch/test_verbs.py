@@ -100,10 +100,19 @@ def test_machines_that_are_kept_stay(machines):
     assert "delete" not in asked(machines)
 
 
-def test_a_removal_that_fails_is_told(machines, monkeypatch, capfd):
+def test_what_was_never_made_is_no_removal_that_failed(machines, monkeypatch, capfd):
+    monkeypatch.setenv("STAND_IN_FAILS", "queued-resources")
+    monkeypatch.setenv("STAND_IN_SAYS", "NOT_FOUND: Resource 'job' was not found")
+    assert main(["tpu_vm", *TPU, "--", *BUCKET]) == 1
+    assert asked(machines) == ["describe", "create", "delete"]
+    assert "perhaps still billed" not in capfd.readouterr().err
+
+
+def test_a_removal_that_fails_is_tried_again_and_told(machines, monkeypatch, capfd):
     monkeypatch.setenv("STAND_IN_FAILS", "delete")
     assert main(["tpu_vm", *TPU, "--", *BUCKET]) == 0
     assert "not removed, and perhaps still billed: gcloud" in capfd.readouterr().err
+    assert all("delete" in call["argv"] for call in machines.calls("gcloud")[-3:])
     assert main(["tpu_vm", "delete", *TPU]) == 1
 
 
