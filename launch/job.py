@@ -151,6 +151,8 @@ def check_job(job: Job) -> None:
         if "\0" in word:
             raise ConfigError(f"job.stage: {word!r}: no argument of a program can have a NUL")
     machines = job.machines
+    if job.spot and job.reservation:
+        raise ConfigError("job.spot: machines of job.reservation are no spot machines; give one")
     if isinstance(machines, Slice) and job.processes > 1:
         raise ConfigError("job.processes: a TPU host has one process")
     if isinstance(machines, Gpus) and machines.of_node % job.processes:

@@ -63,9 +63,7 @@ def run(backend: Backend, job: Job, clean_up: str, keep: bool, fit: bool) -> int
     Raises:
         ClueError: something failed; what was made is removed again.
     """
-    _prepare(backend, job, fit)
-    _refuse_what_is_there(backend, job, clean_up)
-    _say_cost(backend, job, clean_up)
+    _prepare(backend, job, clean_up, fit, goes_on=False)
     told: list[signal.Signals] = []
     with _removing(backend, job, keep, clean_up):
         code = _attempt(backend, job, _bring_up(backend, job), told, wait=False)
@@ -80,12 +78,7 @@ def run_supervised(backend: Backend, job: Job, clean_up: str, keep: bool, fit: b
     Raises:
         ClueError: see `run`.
     """
-    _prepare(backend, job, fit)
-    if backend.detached:
-        _refuse_what_is_there(backend, job, clean_up)
-    else:
-        _exists(backend, job)  # or it cannot be seen, which is better known now
-    _say_cost(backend, job, clean_up)
+    _prepare(backend, job, clean_up, fit, goes_on=not backend.detached)
     told: list[signal.Signals] = []
     brought: list[list[str]] = []  # hosts that have the code, once there are any
 
@@ -133,19 +126,30 @@ def progress_of(results: str) -> Callable[[], int | None]:
     return ask
 
 
-def _prepare(backend: Backend, job: Job, fit: bool) -> None:
+def _prepare(backend: Backend, job: Job, clean_up: str, fit: bool, *, goes_on: bool) -> None:
+    """All that can be found without asking for anything, what takes long last; then the cost.
+
+    Args:
+        backend: where.
+        job: what.
+        clean_up: see `run`.
+        fit: see `run`.
+        goes_on: whether machines that are there already are taken.
+    """
     commands = [
         *backend.create(job),
         *(command for step in backend.stage_code(job, ["HOST"]) for command in step),
         *backend.start(job, ["HOST"] * job.machines.all_hosts),
     ]
     plan.require_tools(command.argv[0] for command in commands)
+    if _exists(backend, job) and not goes_on:
+        # What somebody made, or is making, would be removed when ours cannot be made.
+        raise ConfigError(
+            f"job.name: {job.name} is there already; take another name, or remove it: {clean_up}"
+        )
     _check_buckets(backend, job)
     if fit:
         check_fit(job)
-
-
-def _say_cost(backend: Backend, job: Job, clean_up: str) -> None:
     for line in cost_lines(backend, job, clean_up):
         say(f"launch: {line}")
 
@@ -211,14 +215,6 @@ def _exists(backend: Backend, job: Job) -> bool:
         return poll is not None and bool(plan.look_up(poll.argv))
     except ClueError as error:
         raise ConfigError(f"{error}\nnothing was asked for") from error
-
-
-def _refuse_what_is_there(backend: Backend, job: Job, clean_up: str) -> None:
-    """What somebody else made, or is making, would else be removed when ours cannot be made."""
-    if _exists(backend, job):
-        raise ConfigError(
-            f"job.name: {job.name} is there already; take another name, or remove it: {clean_up}"
-        )
 
 
 def _check_buckets(backend: Backend, job: Job) -> None:

@@ -89,7 +89,10 @@ def gcloud_commands():
     """Every gcloud command of every backend, as argv."""
     planned: list[Command | Poll] = []
     more = [changed("tpu_vm", slices=2, spot=False, network="n", subnetwork="s"), JOBS["tpu_vm"]]
-    more += [JOBS["tpu_gce"], changed("tpu_gce", accelerator="tpu7x:4x4x4", reservation="r")]
+    more += [
+        JOBS["tpu_gce"],
+        changed("tpu_gce", accelerator="tpu7x:4x4x4", reservation="r", spot=False),
+    ]
     for name, job in [(("tpu_vm", "tpu_gce")[number // 2], job) for number, job in enumerate(more)]:
         backend = BACKENDS[name]
         planned += [*backend.create(job), *backend.ready(job)]

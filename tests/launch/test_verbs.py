@@ -222,7 +222,7 @@ def test_a_step_that_does_not_fit_is_refused_before_machines_are_asked_for(machi
     monkeypatch.setattr(fits, "run_stage", lambda argv: compiled.append(argv) or 2)
     own = [word for word in TPU if word != "--nofit"]
     assert main(["tpu_vm", *own, "--", *BUCKET, "--config.seed=1"]) == 2
-    assert asked(machines) == []
+    assert asked(machines) == ["describe"]
     flags = ["--config=configs/pretrain.py:smoke", "--config.seed=1"]
     assert compiled == [("compile", *flags, "--topology=v5e:4x4", "--slices=1")]
     monkeypatch.setattr(fits, "run_stage", lambda argv: 0)
