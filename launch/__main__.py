@@ -14,7 +14,8 @@ from launch import command_line, local, verbs
 from launch.backend import NOTES
 from launch.backends import BACKENDS
 from launch.job import Job
-from launch.supervise import supervise
+from launch.show import script
+from launch.supervise import Limits, supervise
 
 
 def main(argv: Sequence[str]) -> int:
@@ -42,31 +43,34 @@ def _elsewhere(name: str, own: Sequence[str], stage: Sequence[str]) -> int:
             return 0
         return verbs.look(backend, asked.verb, job)
     if asked.dry_run:
-        print(verbs.script(backend, job, asked.clean_up, asked.keep, asked.fit))
+        print(script(backend, job, asked.clean_up, asked.keep, asked.fit))
         return 0
     go = verbs.run_supervised if asked.verb == "supervise" else verbs.run
     return go(backend, job, asked.clean_up, asked.keep, asked.fit)
 
 
 def _local(own: Sequence[str], stage: Sequence[str]) -> int:
-    supervised = list(own[:1]) == ["supervise"]
+    verb = own[0] if own and own[0] in ("run", "supervise") else ""
     values = flags.FlagValues()
     flags.DEFINE_integer("processes", 2, "of the job", 1, flag_values=values)
     flags.DEFINE_integer("devices", 1, "emulated in each; 0: those there", 0, flag_values=values)
+    flags.DEFINE_integer("failures", 3, "after which to give up", 1, flag_values=values)
     flags.DEFINE_bool("dry_run", False, "only print what would be started", flag_values=values)
     try:
-        _, *rest = values([command_line.PROGRAM, *own[supervised:]])
+        _, *rest = values([command_line.PROGRAM, *own[bool(verb) :]])
     except flags.Error as error:
         raise ConfigError(" ".join(str(error).split())) from error
     if rest:
-        raise ConfigError(f"{rest[0]!r} is no flag; the stage stands after --")
+        raise ConfigError(
+            f"{rest[0]!r} is no flag nor verb (run, supervise); the stage stands after --"
+        )
     job = Job(stage=tuple(stage))
     command_line.check_known(job)
     planned = local.job_of(stage, values.processes, values.devices)
     if values.dry_run:
         print("\n".join(process.text() for process in planned))
         return 0
-    if not supervised:
+    if verb != "supervise":
         return local.run(planned)
     told: list[signal.Signals] = []
     log = NOTES / "local" / (Path(job.results).name or stage[0]) / "attempts.jsonl"
@@ -74,7 +78,7 @@ def _local(own: Sequence[str], stage: Sequence[str]) -> int:
     def attempt() -> int:  # on a port of its own each time
         return local.run(local.job_of(stage, values.processes, values.devices), told)
 
-    return supervise(attempt, verbs.progress_of(job.results), log, told)
+    return supervise(attempt, verbs.progress_of(job.results), log, told, Limits(values.failures))
 
 
 def _stage_at(argv: Sequence[str]) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from etils import epath
@@ -19,18 +18,24 @@ from launch.xla_flags import preset
 
 NOTES = Path("runs/launch")  # what the launcher itself writes, by name of the job
 COORDINATOR_PORT = 8476
+FOLLOW_SECONDS = 15.0  # of files in buckets
+TAIL = ("tail", "-n", "100", "-F")
 MODULE = ("-u", "-m", "clue_jax")
+_EXTRAS_OF_STAGES = {"scale": ["scale"], "evaluate": ["probes"]}
 
 
 class Backend:
     """A place where jobs run. What a method gives is in the order in which it is to be run."""
 
     billed = True  # by the hour, from `create` to `delete`
-    ends_by_itself = False  # what is billed, after `max_hours`
     detached = False  # whether what `start` plans ends before the stage does
 
     def check(self, job: Job) -> None:
         """Raises ConfigError where a field that this place needs is missing or cannot be."""
+
+    def end(self, job: Job) -> str:
+        """When what is billed ends by itself, for a person."""
+        return "they do not end by themselves"
 
     def create(self, job: Job) -> list[Command]:
         """Machines, which may come later."""
@@ -44,8 +49,8 @@ class Backend:
         """Prints the names of the machines, a line each; none: nobody needs to know them."""
         return None
 
-    def stage_code(self, job: Job, hosts: Sequence[str]) -> list[Command]:
-        """Brings the code to the machines."""
+    def stage_code(self, job: Job, hosts: Sequence[str]) -> list[Sequence[Command]]:
+        """Brings the code to the machines: steps, whose commands run side by side."""
         return []
 
     def start(self, job: Job, hosts: Sequence[str]) -> list[Planned] | list[Command]:
@@ -68,7 +73,7 @@ class Backend:
         return []
 
     def logs(self, job: Job) -> list[Command]:
-        """Shows what the stage has written of its progress."""
+        """Follows what the stage writes of its progress."""
         return [_show(job)]
 
     def fetch(self, job: Job) -> list[Command]:
@@ -80,48 +85,12 @@ class Backend:
         return []
 
 
-def archive_of(job: Job) -> Path:
-    """The packed code."""
-    return NOTES / job.name / "code.tar.gz"
-
-
-def pack_code(job: Job) -> Command:
-    return Command((sys.executable, "-m", "launch.pack", str(archive_of(job))))
-
-
-def folder_of(job: Job) -> str:
-    """Of the code on a host, from where its user begins."""
-    return f"clue_jax-{job.name}"
-
-
 def extras(job: Job) -> str:
-    """Of setup.py: what the chips and the buckets of a job need."""
-    kinds = {Slice: ["tpu"], Gpus: ["gpu"], Cpus: []}[type(job.machines)]
-    words = [*job.stage, job.cache]
-    return ",".join([*kinds, *(kind for kind in ("gs", "s3") if f"{kind}://" in " ".join(words))])
-
-
-def install_line(job: Job) -> str:
-    """For the shell of a host that has the archive: unpacks and installs it."""
-    folder, extra = folder_of(job), extras(job)
-    steps = (
-        ["mkdir", "-p", folder],
-        ["tar", "-xzf", f"{folder}.tar.gz", "-C", folder],
-        ["sh", f"{folder}/launch/host.sh", "install", extra],
-    )
-    return " && ".join(map(shlex.join, steps))
-
-
-def host_line(job: Job, verb: str, number: int, program: Sequence[str] = ()) -> str:
-    """For the shell of a host: one verb of `launch/host.sh` there."""
-    return shlex.join(["sh", f"{folder_of(job)}/launch/host.sh", verb, str(number), *program])
-
-
-def run_line(job: Job, number: int, environment: Mapping[str, str]) -> str:
-    """For the shell of a host: runs the stage there as one process of the job."""
-    named = [f"{name}={value}" for name, value in environment.items()]
-    program = ["env", *named, ".venv/bin/python", *MODULE, *job.stage]
-    return host_line(job, "run", number, program)
+    """Of setup.py: what the chips, the buckets and the stage of a job need."""
+    chips = {Slice: ["tpu"], Gpus: ["gpu"], Cpus: []}[type(job.machines)]
+    words = " ".join([*job.stage, job.cache])
+    buckets = [kind for kind in ("gs", "s3") if f"{kind}://" in words]
+    return ",".join([*chips, *buckets, *_EXTRAS_OF_STAGES.get(job.stage[0], [])])
 
 
 def stage_environment(job: Job) -> dict[str, str]:
@@ -238,15 +207,17 @@ def _copy_results(job: Job) -> Command:
         return command("gcloud", "storage", "rsync", job.results, here, recursive=True)
     if job.results.startswith("s3://"):
         return Command(("aws", "s3", "sync", job.results, here))
+    if not job.results:
+        raise ConfigError("job.stage: it writes no --workdir or --out to fetch")
     raise ConfigError(f"job.stage: its results, {job.results!r}, lie in no bucket to fetch from")
 
 
 def _show(job: Job) -> Command:
     progress = f"{job.results}/metrics.jsonl"
     if job.results.startswith("gs://"):
-        return Command(("gcloud", "storage", "cat", progress))
+        return Command(("gcloud", "storage", "cat", progress), again=FOLLOW_SECONDS)
     if job.results.startswith("s3://"):
-        return Command(("aws", "s3", "cp", progress, "-"))
+        return Command(("aws", "s3", "cp", progress, "-"), again=FOLLOW_SECONDS)
     if not job.results:
         raise ConfigError("job.stage: it writes no --workdir or --out to read its progress from")
-    return Command(("tail", "-n", "100", "-F", progress))
+    return Command((*TAIL, progress))

@@ -39,7 +39,7 @@ Flags
   --keep     leave machines that cost money, for another run
   --nofit    do not compile the step for the chips first
 
-  python -m launch local [supervise] [--processes=N] [--devices=M] -- train --data=... --workdir=...
+  python -m launch local [supervise] [--processes=N] [--devices=M] [--failures=K] -- train ...
   python -m launch tpu_vm --job=launch/jobs/v5e_16.json --dry_run
 
 After -- stands a stage of clue_jax with its flags, in place of the job's, or flags that are added

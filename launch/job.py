@@ -33,6 +33,7 @@ class Job:
     spot: bool = False  # cheaper, and may be taken away at any time
     max_hours: int = 24  # after which machines that cost money go by themselves
     restarts: int = 20  # by SLURM or GKE
+    failures: int = 3  # supervise: it gives up after so many without a later checkpoint
     price: float = 0.0  # of a chip or GPU in an hour, to say what the job costs; 0: unknown
     project: str = ""  # of Google Cloud; none: gcloud's own
     zone: str = ""  # of Google Cloud
@@ -117,6 +118,8 @@ def read_job(path: str, given: dict[str, Any], stage: Sequence[str]) -> Job:
         ConfigError: an unknown field, a value of the wrong type or one that is refused; names it.
         DataError: the file is missing or no JSON.
     """
+    if path and epath.Path(path).is_dir():
+        raise ConfigError(f"--job={path}: is a folder; a job is a JSON file of fields")
     values = read_json(epath.Path(path)) if path else {}
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a job is an object of fields, {{...}}")
@@ -148,6 +151,8 @@ def check_job(job: Job) -> None:
         if "\0" in word:
             raise ConfigError(f"job.stage: {word!r}: no argument of a program can have a NUL")
     machines = job.machines
+    if job.spot and job.reservation:
+        raise ConfigError("job.spot: machines of job.reservation are no spot machines; give one")
     if isinstance(machines, Slice) and job.processes > 1:
         raise ConfigError("job.processes: a TPU host has one process")
     if isinstance(machines, Gpus) and machines.of_node % job.processes:

@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -97,6 +98,21 @@ def run(job: Sequence[Planned], told: list[signal.Signals] | None = None) -> int
                     process.stdin.close()
             for echo in echoes:
                 echo.join()
+
+
+def say_no_more() -> None:
+    """Lets what is printed from now on go nowhere, but for what goes into files."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.dup2(null, descriptor)
+    os.close(null)
+
+
+def ending_signals() -> list[signal.Signals]:
+    """What tells a launcher to stop; SIGHUP, of a terminal that is closed, unless by nohup."""
+    kinds = [signal.SIGTERM, signal.SIGINT]
+    return kinds + [signal.SIGHUP] * (signal.getsignal(signal.SIGHUP) != signal.SIG_IGN)
 
 
 def _verdict(
@@ -209,13 +225,15 @@ def _passing_on(
     """Adds the signals that come to `told`, and passes them on to those who run."""
 
     def send(number: int, frame: Any) -> None:
+        if number == signal.SIGHUP:
+            say_no_more()
+            number = signal.SIGTERM  # which stages listen to
         told.append(signal.Signals(number))
         for process in started:
             if process.poll() is None:
                 _tell(process, number)
 
-    kinds = signal.SIGTERM, signal.SIGINT
-    previous = {kind: signal.signal(kind, send) for kind in kinds}
+    previous = {kind: signal.signal(kind, send) for kind in ending_signals()}
     try:
         yield
     finally:

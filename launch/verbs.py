@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,11 +15,12 @@ from clue_jax.console import say
 from clue_jax.errors import EXIT_DONE, ClueError, ConfigError, LostPeerError
 from launch import local, plan
 from launch.backend import NOTES, Backend
-from launch.fits import check_fit, compile_command
+from launch.fits import check_fit
 from launch.job import Job
 from launch.local import Planned
-from launch.plan import Command, Poll
-from launch.supervise import newest_step, supervise
+from launch.plan import Command
+from launch.show import cost_lines
+from launch.supervise import Limits, newest_step, supervise
 
 LOOKING = ("status", "logs", "fetch", "delete")
 VERBS = ("run", "supervise", *LOOKING)
@@ -28,9 +31,11 @@ def look(backend: Backend, verb: str, job: Job) -> int:
     commands = looking(backend, verb, job)
     plan.require_tools(command.argv[0] for command in commands)
     if verb == "delete":
+        if not commands:
+            say("launch: there is nothing to remove; the stage ends with its launcher (Ctrl-C)")
         return _clean_up(commands)
     for command in commands:
-        plan.run(command)
+        (plan.follow if command.again else plan.run)(command)
     return EXIT_DONE
 
 
@@ -58,10 +63,9 @@ def run(backend: Backend, job: Job, clean_up: str, keep: bool, fit: bool) -> int
     Raises:
         ClueError: something failed; what was made is removed again.
     """
-    _prepare(backend, job, clean_up, fit)
-    _refuse_what_is_there(backend, job, clean_up)
+    _prepare(backend, job, clean_up, fit, goes_on=False)
     told: list[signal.Signals] = []
-    with _removing(backend, job, keep):
+    with _removing(backend, job, keep, clean_up):
         code = _attempt(backend, job, _bring_up(backend, job), told, wait=False)
     if backend.detached:
         say(f"launch: {job.name} is on its way; logs, status and delete are at: {clean_up}")
@@ -74,9 +78,7 @@ def run_supervised(backend: Backend, job: Job, clean_up: str, keep: bool, fit: b
     Raises:
         ClueError: see `run`.
     """
-    _prepare(backend, job, clean_up, fit)
-    if backend.detached:
-        _refuse_what_is_there(backend, job, clean_up)
+    _prepare(backend, job, clean_up, fit, goes_on=not backend.detached)
     told: list[signal.Signals] = []
     brought: list[list[str]] = []  # hosts that have the code, once there are any
 
@@ -96,8 +98,8 @@ def run_supervised(backend: Backend, job: Job, clean_up: str, keep: bool, fit: b
         return _attempt(backend, job, brought[0], told, wait=True)
 
     log, progress = NOTES / job.name / "attempts.jsonl", progress_of(job.results)
-    with _removing(backend, job, keep):
-        return supervise(attempt, progress, log, told)
+    with _removing(backend, job, keep, clean_up):
+        return supervise(attempt, progress, log, told, Limits(job.failures))
 
 
 def progress_of(results: str) -> Callable[[], int | None]:
@@ -124,13 +126,28 @@ def progress_of(results: str) -> Callable[[], int | None]:
     return ask
 
 
-def _prepare(backend: Backend, job: Job, clean_up: str, fit: bool) -> None:
+def _prepare(backend: Backend, job: Job, clean_up: str, fit: bool, *, goes_on: bool) -> None:
+    """All that can be found without asking for anything, what takes long last; then the cost.
+
+    Args:
+        backend: where.
+        job: what.
+        clean_up: see `run`.
+        fit: see `run`.
+        goes_on: whether machines that are there already are taken.
+    """
     commands = [
         *backend.create(job),
-        *backend.stage_code(job, ["HOST"]),
+        *(command for step in backend.stage_code(job, ["HOST"]) for command in step),
         *backend.start(job, ["HOST"] * job.machines.all_hosts),
     ]
     plan.require_tools(command.argv[0] for command in commands)
+    if _exists(backend, job) and not goes_on:
+        # What somebody made, or is making, would be removed when ours cannot be made.
+        raise ConfigError(
+            f"job.name: {job.name} is there already; take another name, or remove it: {clean_up}"
+        )
+    _check_buckets(backend, job)
     if fit:
         check_fit(job)
     for line in cost_lines(backend, job, clean_up):
@@ -151,7 +168,8 @@ def _bring_up(backend: Backend, job: Job, there: bool = False) -> list[str]:
             f"{shlex.join(asked.argv)}: names {len(hosts)} machines, the job has"
             f" {job.machines.all_hosts}"
         )
-    plan.run_all(backend.stage_code(job, hosts))
+    for step in backend.stage_code(job, hosts):
+        plan.run_together(step)
     return hosts
 
 
@@ -186,33 +204,67 @@ def _were_lost(backend: Backend, job: Job) -> bool:
     return backend.detached or (poll is not None and plan.ask(poll) != 0)
 
 
-def _refuse_what_is_there(backend: Backend, job: Job, clean_up: str) -> None:
-    if _is_there(backend, job):
-        raise ConfigError(
-            f"job.name: {job.name} is there already; take another name, or remove it: {clean_up}"
-        )
+def _exists(backend: Backend, job: Job) -> bool:
+    """Whether something of the job's name is there, in whatever state.
+
+    Raises:
+        ConfigError: nobody can say; what is there could be taken for our own and be removed.
+    """
+    poll = backend.gone(job)
+    try:
+        return poll is not None and bool(plan.look_up(poll.argv))
+    except ClueError as error:
+        raise ConfigError(f"{error}\nnothing was asked for") from error
+
+
+def _check_buckets(backend: Backend, job: Job) -> None:
+    """Raises ConfigError for one that is missing, which stages would find on billed machines."""
+    if not backend.billed or shutil.which("gcloud") is None:
+        return
+    words = " ".join([*job.stage, job.cache])
+    for bucket in sorted(set(re.findall(r"gs://[a-z0-9._-]+", words))):
+        try:
+            missing = plan.look_up(["gcloud", "storage", "ls", bucket]) is None
+        except ClueError as error:  # the machines' account may see more than ours
+            plan.tell(f"launch: whether {bucket} is there could not be seen: {error}")
+            continue
+        if missing:
+            raise ConfigError(
+                f"job.stage: {bucket}: there is no such bucket; to make it: gcloud storage"
+                f" buckets create {bucket} --location=REGION"
+            )
 
 
 @contextlib.contextmanager
-def _removing(backend: Backend, job: Job, keep: bool) -> Iterator[None]:
+def _removing(backend: Backend, job: Job, keep: bool, clean_up: str) -> Iterator[None]:
     """Whatever happens, machines that cost money are removed at the end, unless they are kept."""
 
     def leave(number: int, frame: Any) -> None:
+        if number == signal.SIGHUP:
+            local.say_no_more()
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    kinds = local.ending_signals()
+    before = {kind: signal.getsignal(kind) for kind in kinds}
+    for kind in kinds:
+        if kind != signal.SIGINT:  # which raises KeyboardInterrupt
+            signal.signal(kind, leave)
     try:
         yield
+    except (KeyboardInterrupt, SystemExit):
+        if backend.detached:
+            plan.tell(f"launch: {job.name} may go on without this; to stop it: {clean_up}")
+        raise
     finally:
         # From here on nothing interrupts.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for kind in kinds:
+            signal.signal(kind, signal.SIG_IGN)
         try:
             if backend.billed and not backend.detached and not keep:
                 _clean_up(backend.delete(job))
         finally:
-            signal.signal(signal.SIGTERM, before)
-            signal.signal(signal.SIGINT, interrupt)
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
 
 
 def _clean_up(commands: Sequence[Command]) -> int:
@@ -220,57 +272,9 @@ def _clean_up(commands: Sequence[Command]) -> int:
     failed = []
     for command in commands:
         try:
-            plan.run(command)
+            plan.remove(command)
         except ClueError as error:
             failed.append(str(error))
     for line in failed:
         print(f"launch: not removed, and perhaps still billed: {line}", file=sys.stderr, flush=True)
     return ClueError.exit_code if failed else EXIT_DONE
-
-
-def cost_lines(backend: Backend, job: Job, clean_up: str) -> list[str]:
-    """What is about to be paid for, and how it ends."""
-    machines = job.machines
-    if not backend.billed:
-        return [f"{job.name}: {machines}; nothing is billed by this; to stop it: {clean_up}"]
-    spot = ", spot" if job.spot else ""
-    price = job.price * machines.all_chips  # of an hour
-    hourly = f"USD {price:,.2f} an hour" if job.price else "price unknown (job.price)"
-    most = f", USD {price * job.max_hours:,.2f} at most" if job.price else ""
-    until = (
-        f"they end by themselves after {job.max_hours} h{most}"
-        if backend.ends_by_itself
-        else "they do not end by themselves"
-    )
-    return [
-        f"{job.name}: {machines}{spot}; billed from now on, {hourly}; {until}",
-        f"to remove everything: {clean_up}",
-    ]
-
-
-def script(backend: Backend, job: Job, clean_up: str, keep: bool, fit: bool) -> str:
-    """What `run` would do, as a shell script: every command with its arguments and input."""
-    hosts = [f"HOST{number}" for number in range(job.machines.all_hosts)]
-    lines = [f"# {line}" for line in cost_lines(backend, job, clean_up)]
-    if fit and (compiled := compile_command(job)):
-        lines += ["# Does it fit?", compiled.text()]
-    if created := backend.create(job):
-        lines += ["# Machines", *_texts(created)]
-    lines += _texts(backend.ready(job))
-    if asked := backend.hosts(job):
-        lines += [f"# The machines' names, here {', '.join(hosts)}", asked.text()]
-    if staged := backend.stage_code(job, hosts):
-        lines += ["# Code", *_texts(staged)]
-    started = backend.start(job, hosts)
-    together = " &" if len(started) > 1 else ""
-    held = any(isinstance(each, Planned) and each.remote for each in started)
-    lines += ["# Stage" + "; input stays open, and tells the stage to stop by its end" * held]
-    lines += [f"{each.text()}{together}" for each in started]
-    lines += ["wait"] * bool(together)
-    if backend.billed and not backend.detached and not keep:
-        lines += ["# Removal", *_texts(backend.delete(job))]
-    return "\n".join(lines)
-
-
-def _texts(commands: Sequence[Command | Poll]) -> list[str]:
-    return [command.text() for command in commands]

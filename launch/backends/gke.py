@@ -47,7 +47,12 @@ class Gke(Backend):
     """A cluster with JobSet, and nodes of the kind that the job asks for, or an autoscaler."""
 
     detached = True
-    ends_by_itself = True
+
+    def end(self, job: Job) -> str:
+        return (
+            f"pods end by themselves {job.max_hours} h after each start, of which there are"
+            f" {job.restarts + 1} at most; nodes when their pool takes them away"
+        )
 
     def check(self, job: Job) -> None:
         machines = job.machines

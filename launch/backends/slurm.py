@@ -83,7 +83,7 @@ class Slurm(Backend):
         return [command("squeue", "--me", name=job.name)]
 
     def logs(self, job: Job) -> list[Command]:
-        return [Command(("tail", "-n", "100", "-F", str(_log(job))))]
+        return [Command((*backend.TAIL, str(_log(job))))]
 
     def delete(self, job: Job) -> list[Command]:
         return [command("scancel", name=job.name, user=getpass.getuser())]

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from clue_jax.errors import ConfigError, LostPeerError
 from launch import backend
-from launch.backend import Backend, place
+from launch.backend import place
+from launch.hosts import KEEP_ALIVE, Hosts, check_installs, run_line
 from launch.job import Job
 from launch.local import Planned
 from launch.machines import IMAGE_PROJECT, TPU_NAMES, Slice
@@ -21,18 +22,21 @@ GROUPS = (*COMPUTE, "instance-groups", "managed")
 DISK = "200GB"  # the image's own 10 GB do not hold the environment
 
 
-class TpuGce(Backend):
+class TpuGce(Hosts):
     """Everything has the name of the job."""
-
-    ends_by_itself = True
 
     def check(self, job: Job) -> None:
         machines = self._slice(job)
         backend.need(job, "tpu_gce", "project", "zone")
         backend.check_bucket(job)
         backend.check_stage(job)
+        check_installs(job)
         if machines.slices > 1:
-            raise ConfigError("job.slices: a group is one slice; several slices are at gke")
+            raise ConfigError(
+                f"tpu_gce: job.slices: {machines.slices}: a group is one slice, and several groups"
+                " at once are not made; several slices of v5p, v6e and TPU7x are at gke, of v5p and"
+                " v6e at tpu_vm"
+            )
         if not machines.names.image_family:
             known = [chip for chip, names in TPU_NAMES.items() if names.image_family]
             raise ConfigError(
@@ -42,6 +46,9 @@ class TpuGce(Backend):
 
     def _slice(self, job: Job) -> Slice:
         return backend.need_slice(job, "tpu_gce")
+
+    def end(self, job: Job) -> str:
+        return f"they end by themselves {job.max_hours} h after they were made"
 
     def create(self, job: Job) -> list[Command]:
         machines = self._slice(job)
@@ -89,7 +96,8 @@ class TpuGce(Backend):
         )
 
     def ready(self, job: Job) -> list[Poll]:
-        return [Poll(self._state(job), {"True": 0})]
+        # The group itself would go on asking for capacity for ever.
+        return [Poll(self._state(job), {"True": 0}, limit=job.max_hours * 3600)]
 
     def gone(self, job: Job) -> Poll | None:
         return Poll(self._state(job), {"True": 0, "False": LostPeerError.exit_code})
@@ -109,19 +117,17 @@ class TpuGce(Backend):
             format="value(instance.basename())",
         )
 
-    def stage_code(self, job: Job, hosts: Sequence[str]) -> list[Command]:
-        archive, there = str(backend.archive_of(job)), f"{backend.folder_of(job)}.tar.gz"
-        line = backend.install_line(job)
-        commands = [backend.pack_code(job)]
-        for host in hosts:
-            commands.append(command(*COMPUTE, "scp", archive, f"{host}:{there}", **place(job)))
-            commands.append(_ssh(job, host, line))
-        return commands
+    def copy(self, job: Job, host: str, source: str, target: str) -> Command:
+        return command(*COMPUTE, "scp", source, f"{host}:{target}", **place(job))
+
+    def shell(self, job: Job, host: str, line: str) -> Command:
+        alive = [f"--ssh-flag=-o {option}" for option in KEEP_ALIVE]
+        return command(*COMPUTE, "ssh", host, *alive, **place(job), command=line)
 
     def start(self, job: Job, hosts: Sequence[str]) -> list[Planned]:
         # Names of machines resolve within their network.
         lines = [
-            backend.run_line(
+            run_line(
                 job,
                 number,
                 backend.stage_environment(job) | backend.process_environment(job, hosts[0], number),
@@ -129,7 +135,7 @@ class TpuGce(Backend):
             for number in range(len(hosts))
         ]
         return [
-            Planned(_ssh(job, host, line).argv, remote=True)
+            Planned(self.shell(job, host, line).argv, remote=True)
             for host, line in zip(hosts, lines, strict=True)
         ]
 
@@ -155,7 +161,3 @@ def _region(job: Job) -> str:
 
 def _resources(job: Job) -> str:
     return f"projects/{job.project}/regions/{_region(job)}"
-
-
-def _ssh(job: Job, host: str, line: str) -> Command:
-    return command(*COMPUTE, "ssh", host, **place(job), command=line)

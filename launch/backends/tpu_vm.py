@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from clue_jax.errors import ClueError, ConfigError, LostPeerError
 from launch import backend
-from launch.backend import Backend, place
+from launch.backend import place
+from launch.hosts import KEEP_ALIVE, Hosts, check_installs, run_line
 from launch.job import Job
 from launch.local import Planned
 from launch.plan import Command, Poll, command
@@ -20,7 +21,7 @@ NODE = ("gcloud", "compute", "tpus", "tpu-vm")
 _GONE = dict.fromkeys(("SUSPENDING", "SUSPENDED", "DELETING"), LostPeerError.exit_code)
 
 
-class TpuVm(Backend):
+class TpuVm(Hosts):
     """One queued resource of the job's name; its nodes are one for each slice."""
 
     def check(self, job: Job) -> None:
@@ -28,6 +29,7 @@ class TpuVm(Backend):
         backend.need(job, "tpu_vm", "zone")
         backend.check_bucket(job)
         backend.check_stage(job)
+        check_installs(job)
         if not machines.names.accelerator:
             raise ConfigError(
                 f"tpu_vm: job.accelerator: the Cloud TPU API has no {machines.chip}; use tpu_gce"
@@ -67,15 +69,17 @@ class TpuVm(Backend):
     def _state(self, job: Job) -> tuple[str, ...]:
         return command(*QUEUE, "describe", job.name, **place(job), format="value(state.state)").argv
 
-    def stage_code(self, job: Job, hosts: Sequence[str]) -> list[Command]:
-        archive, there = str(backend.archive_of(job)), f"{backend.folder_of(job)}.tar.gz"
-        line = backend.install_line(job)
-        commands = [backend.pack_code(job)]
-        for node in _nodes(job):
-            target = f"{node}:{there}"
-            commands.append(command(*NODE, "scp", archive, target, worker="all", **place(job)))
-            commands.append(_ssh(job, node, line))
-        return commands
+    def reached(self, job: Job, hosts: Sequence[str]) -> Sequence[str]:
+        if job.slices == 1:
+            return [job.name]
+        return [f"{job.name}-{number}" for number in range(job.slices)]
+
+    def copy(self, job: Job, host: str, source: str, target: str) -> Command:
+        return command(*NODE, "scp", source, f"{host}:{target}", worker="all", **place(job))
+
+    def shell(self, job: Job, host: str, line: str) -> Command:
+        alive = [f"--ssh-flag=-o {option}" for option in KEEP_ALIVE]
+        return command(*NODE, "ssh", host, *alive, worker="all", **place(job), command=line)
 
     def start(self, job: Job, hosts: Sequence[str]) -> list[Planned]:
         # The metadata of the machines say who the others are, of several slices too.
@@ -83,8 +87,9 @@ class TpuVm(Backend):
         environment = backend.stage_environment(job) | (
             {"JAX_NUM_PROCESSES": "auto"} if several else {}
         )
-        line = backend.run_line(job, 0, environment)
-        return [Planned(_ssh(job, node, line).argv, remote=True) for node in _nodes(job)]
+        line = run_line(job, 0, environment)
+        nodes = self.reached(job, hosts)
+        return [Planned(self.shell(job, node, line).argv, remote=True) for node in nodes]
 
     def status(self, job: Job) -> list[Command]:
         return [command(*QUEUE, "describe", job.name, **place(job))]
@@ -92,13 +97,3 @@ class TpuVm(Backend):
     def delete(self, job: Job) -> list[Command]:
         """With the nodes of the queued resource (--force)."""
         return [command(*QUEUE, "delete", job.name, **place(job), force=True, quiet=True)]
-
-
-def _nodes(job: Job) -> list[str]:
-    if job.slices == 1:
-        return [job.name]
-    return [f"{job.name}-{number}" for number in range(job.slices)]
-
-
-def _ssh(job: Job, node: str, line: str) -> Command:
-    return command(*NODE, "ssh", node, worker="all", **place(job), command=line)

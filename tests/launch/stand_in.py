@@ -74,7 +74,7 @@ def gcloud():
 def kubectl():
     make_or_remove()
     if "--output=jsonpath={.metadata.name}" in ARGV:
-        print(ARGV[ARGV.index("jobset") + 1]) if made() else sys.exit(1)
+        print(ARGV[ARGV.index("jobset") + 1]) if made() else sys.exit("Error: (NotFound)")
     if "--output=jsonpath={.status.terminalState}" in ARGV:
         print(popped("states", "Completed"))
 
@@ -119,5 +119,5 @@ NAMED = {name: value for name, value in os.environ.items() if name.startswith(("
 CALL = {"name": NAME, "argv": ARGV, "stdin": TEXT, "environment": NAMED}
 write(HOME + "record", ascii(CALL) + "\n", "a")
 if os.environ.get("STAND_IN_FAILS", "nothing") in ARGV:
-    sys.exit("it was told to fail")
+    sys.exit(os.environ.get("STAND_IN_SAYS", "it was told to fail"))
 globals().get(NAME, str)()

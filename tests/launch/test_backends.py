@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clue_jax.errors import ConfigError
-from launch.backend import Backend
+from launch.backend import Backend, extras
 from launch.backends import BACKENDS
 from launch.backends.gke import jobset, literal
 from launch.backends.slurm import batch_script
 from launch.job import Job, check_job
-from launch.verbs import script
+from launch.show import script
 from tests.launch.machines import Machines
 
 WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
@@ -169,13 +169,18 @@ def test_slurm_goes_back_so_often_and_no_oftener(machines):
             {"accelerator": "v5e:4x4"},
             "has no v5e, but v5p, v6e, tpu7x; v5e is at tpu_vm",
         ),
-        ("tpu_gce", {"slices": 2}, "job.slices: a group is one slice"),
+        ("tpu_gce", {"slices": 2}, "job.slices: 2: a group is one slice"),
         ("gke", {"image": ""}, "gke: job.image: needed here"),
         ("gke", {"accelerator": "gpu:8"}, "job.accelerator: gpu:8: which"),
         ("gke", {"service_account": "a@b.com"}, "here it is one of Kubernetes"),
         ("slurm", {"accelerator": "v5e:4x4"}, "TPUs are at tpu_gce, gke and tpu_vm"),
         ("slurm", {"hosts": ("a",)}, "SLURM chooses the nodes"),
         ("gpu", {"nodes": 1}, "job.nodes: 1, but job.hosts names 2"),
+        (
+            "gpu",
+            {"stage": ("prepare", "--beam=--runner=X"), "hosts": ("a",), "nodes": 1},
+            "--beam needs an environment of its own",
+        ),
         ("gpu", {"stage": ("train", "--workdir=runs/a")}, "in a bucket, or by its whole path"),
     ],
 )
@@ -200,6 +205,27 @@ def test_what_is_shown_is_what_a_shell_would_run(name):
         argv = list(command.argv)
         found = any(words[i : i + len(argv)] == argv for i in range(len(words)))
         assert found or "HOST0" in argv, argv
+
+
+def test_logs_and_results_are_read_where_they_lie():
+    nodes = BACKENDS["gpu"]
+    shared = changed("gpu", stage=("train", "--workdir=/shared/run 1"))
+    (log,) = nodes.logs(shared)
+    assert log.argv[0] == "ssh" and "me@one" in log.argv
+    assert log.argv[-1] == "tail -n 100 -F '/shared/run 1/metrics.jsonl'"
+    assert nodes.fetch(shared)[-1].argv[-2] == "me@one:/shared/run 1/."
+    (log,) = nodes.logs(JOBS["gpu"])
+    assert log.argv[:3] == ("gcloud", "storage", "cat") and log.again > 0
+    for look in (nodes.logs, nodes.fetch):
+        with pytest.raises(ConfigError, match="it writes no --workdir or --out"):
+            look(changed("gpu", stage=()))
+
+
+def test_extras_are_those_of_chips_buckets_and_stage():
+    assert extras(JOBS["tpu_vm"]) == "tpu,gs"
+    study = ("scale", "--data=s3://b/d", "--workdir=/shared/w")
+    assert extras(changed("gpu", stage=study)) == "gpu,s3,scale"
+    assert extras(changed("gpu", stage=("evaluate", "--out=o"), accelerator="")) == "probes"
 
 
 def test_a_spot_slice_of_v5e_is_asked_for():

@@ -17,7 +17,8 @@ SAVES = (
     "import signal, sys, time\n"
     "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
     "print('clue_jax', flush=True)\n"
-    "time.sleep(60)\n"
+    # Short sleeps: a signal just before a sleep is seen after it.
+    "for _ in range(600): time.sleep(0.1)\n"
 )
 
 

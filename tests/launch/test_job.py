@@ -75,6 +75,7 @@ def test_what_passes_as_a_name_is_one_word_for_any_shell(text):
         ({"name": "job", "price": float("nan")}, "job.price: nan: at least 0"),
         ({"name": "job", "accelerator": "v5e:4x4", "processes": 2}, "a TPU host has one process"),
         ({"name": "job", "accelerator": "h100:8", "processes": 3}, "3 cannot share 8 GPUs"),
+        ({"name": "job", "spot": True, "reservation": "r"}, "job.spot: machines of job.reserv"),
         ({"name": "job", "stage": ["train", "a\0"]}, "job.stage: .*NUL"),
         ({"name": "job", "zon": "x"}, "job.zon: no such key; known here: name, stage"),
         ({"name": 3}, "job.name: expected str, found 3"),

@@ -51,14 +51,22 @@ def test_the_first_that_ends_badly_says_how(monkeypatch, capfd, sources, code, s
     assert said is None or said in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_signals_reach_every_process(tmp_path, kind):
+@pytest.mark.parametrize(
+    ("kind", "arrives"),
+    [
+        (signal.SIGINT, signal.SIGINT),
+        (signal.SIGTERM, signal.SIGTERM),
+        (signal.SIGHUP, signal.SIGTERM),  # a terminal is closed
+    ],
+)
+def test_signals_reach_every_process(tmp_path, kind, arrives):
     source = (
         "import pathlib, signal, sys, time\n"
         f"folder = pathlib.Path({str(tmp_path)!r})\n"
-        f"signal.signal({int(kind)}, lambda *_: sys.exit(75))\n"
+        f"signal.signal({int(arrives)}, lambda *_: sys.exit(75))\n"
         "(folder / sys.argv[1]).touch()\n"
-        "time.sleep(60)\n"
+        # Short sleeps: a signal just before a sleep is seen after it.
+        "for _ in range(600): time.sleep(0.1)\n"
     )
     launcher = start_module("tests.launch.run_job", source, "a", "b")
     wait_until(lambda: len(list(tmp_path.iterdir())) == 2, launcher)
@@ -136,7 +144,7 @@ def test_a_dry_run_prints_what_a_shell_would_run(capsys):
     [
         (["nowhere", "--", "train"], "no backend 'nowhere'"),
         (["local", "--processes=0", "--", "train"], "processes"),
-        (["local", "train"], "'train' is no flag; the stage stands after --"),
+        (["local", "train"], "'train' is no flag nor verb (run, supervise); the stage"),
         (["local", "--", "trian"], "after -- stands a stage: "),
         (["local"], "after -- stands a stage: "),
         (["local", "--", "prepare"], "prepare is the work of one process"),

@@ -75,6 +75,39 @@ def test_a_question_is_asked_until_there_is_an_answer(tmp_path, answers, code):
     assert plan.ask(Poll(counting(tmp_path, *answers), outcomes, 0.01), patience=3) == code
 
 
+def test_nobody_waits_for_ever(tmp_path):
+    poll = Poll(counting(tmp_path, "False"), {"True": 0}, 0.01, limit=0.03)
+    assert plan.ask(poll) == LostPeerError.exit_code
+    assert (tmp_path / "count").read_text() == "3"
+    shown = subprocess.run(["/bin/sh", "-euc", poll.text()])
+    assert shown.returncode == LostPeerError.exit_code
+    assert (tmp_path / "count").read_text() == "6"
+
+
+def test_what_grows_is_followed(tmp_path, capfd):
+    answers = ("one", "one\ntwo", "one\n2", None)  # rows are taken back, then it fails
+    asked = Command(counting(tmp_path, *answers), again=0.01)
+    assert asked.text().endswith("  # every 0.01 s")
+    with pytest.raises(ClueError, match="ended with 1"):
+        plan.follow(asked)
+    assert capfd.readouterr().out.endswith("s\none\ntwo\n2\n")
+
+
+def test_side_by_side_one_that_fails_ends_the_others(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("launch.local.PEER_SECONDS", 0.2)
+    python = (sys.executable, "-c")
+    waits = Command((*python, "import time; time.sleep(60)"))
+    with pytest.raises(ClueError, match="one of 3 commands, see above, ended with 4"):
+        plan.run_together([waits, Command((*python, "print('no disk'); exit(4)")), waits])
+    said = capfd.readouterr().out
+    assert "+ [1] " in said and "[1] no disk" in said
+    # Each waits for the other's file, so that one after the other they would never end.
+    meets = "import pathlib, sys, time\nopen(sys.argv[1], 'w')\n"
+    meets += "while not pathlib.Path(sys.argv[2]).exists(): time.sleep(0.01)"
+    names = str(tmp_path / "a"), str(tmp_path / "b")
+    plan.run_together([Command((*python, meets, *names)), Command((*python, meets, *names[::-1]))])
+
+
 def test_a_question_is_shown_as_a_loop_that_a_shell_runs(tmp_path):
     for answers, code in ((("no", "yes"), 0), (("no", "over"), 7)):
         poll = Poll(counting(tmp_path, *answers), {"yes": 0, "over": 7}, 0.01)

@@ -18,7 +18,8 @@ from launch.backends import BACKENDS
 from launch.backends.gke import jobset
 from launch.backends.slurm import batch_script
 from launch.plan import Command, Poll
-from launch.verbs import looking, script
+from launch.show import script
+from launch.verbs import looking
 from tests.launch.test_backends import JOBS, changed
 
 ROOT = Path(__file__).parents[2]
@@ -88,10 +89,14 @@ def gcloud_commands():
     """Every gcloud command of every backend, as argv."""
     planned: list[Command | Poll] = []
     more = [changed("tpu_vm", slices=2, spot=False, network="n", subnetwork="s"), JOBS["tpu_vm"]]
-    more += [JOBS["tpu_gce"], changed("tpu_gce", accelerator="tpu7x:4x4x4", reservation="r")]
+    more += [
+        JOBS["tpu_gce"],
+        changed("tpu_gce", accelerator="tpu7x:4x4x4", reservation="r", spot=False),
+    ]
     for name, job in [(("tpu_vm", "tpu_gce")[number // 2], job) for number, job in enumerate(more)]:
         backend = BACKENDS[name]
-        planned += [*backend.create(job), *backend.ready(job), *backend.stage_code(job, ["host"])]
+        planned += [*backend.create(job), *backend.ready(job)]
+        planned += [command for step in backend.stage_code(job, ["host"]) for command in step]
         planned += [each for each in (backend.hosts(job), backend.gone(job)) if each]
         planned += backend.start(job, ["host"] * 16)[:1]
         for verb in ("status", "logs", "fetch", "delete"):

@@ -12,7 +12,7 @@ from launch.__main__ import main
 from launch.command_line import usage
 from launch.machines import machines_of
 from launch.pack import pack
-from launch.verbs import cost_lines
+from launch.show import cost_lines
 from tests.launch.machines import Machines
 from tests.launch.test_backends import BACKENDS, JOBS, changed
 
@@ -100,10 +100,19 @@ def test_machines_that_are_kept_stay(machines):
     assert "delete" not in asked(machines)
 
 
-def test_a_removal_that_fails_is_told(machines, monkeypatch, capfd):
+def test_what_was_never_made_is_no_removal_that_failed(machines, monkeypatch, capfd):
+    monkeypatch.setenv("STAND_IN_FAILS", "queued-resources")
+    monkeypatch.setenv("STAND_IN_SAYS", "NOT_FOUND: Resource 'job' was not found")
+    assert main(["tpu_vm", *TPU, "--", *BUCKET]) == 1
+    assert asked(machines) == ["describe", "create", "delete"]
+    assert "perhaps still billed" not in capfd.readouterr().err
+
+
+def test_a_removal_that_fails_is_tried_again_and_told(machines, monkeypatch, capfd):
     monkeypatch.setenv("STAND_IN_FAILS", "delete")
     assert main(["tpu_vm", *TPU, "--", *BUCKET]) == 0
     assert "not removed, and perhaps still billed: gcloud" in capfd.readouterr().err
+    assert all("delete" in call["argv"] for call in machines.calls("gcloud")[-3:])
     assert main(["tpu_vm", "delete", *TPU]) == 1
 
 
@@ -137,8 +146,8 @@ def test_what_is_shown_is_what_is_done(machines, capfd):
     by_shell = [(call["name"], call["argv"]) for call in machines.calls()]
     machines.forget()
     assert main(["tpu_vm", *TPU, "--", *BUCKET]) == 0
-    # A run also looks first whether such machines are there.
-    assert [(call["name"], call["argv"]) for call in machines.calls()][1:] == by_shell
+    # A run also looks first whether the bucket and such machines are there.
+    assert [(call["name"], call["argv"]) for call in machines.calls()][2:] == by_shell
 
 
 def test_kubernetes_and_slurm_are_asked_until_the_end(machines):
@@ -198,6 +207,7 @@ def test_missing_programs_end_with_2_before_anything_is_done(monkeypatch, capfd)
         (["tpu_vm", *TPU, "--zone=$(x)", "--", *BUCKET], "job.zone: '$(x)' is refused"),
         (["tpu_vm", "supervise", *TPU, "--dry_run", "--", *BUCKET], "--dry_run shows a `run`"),
         (["tpu_vm", "--job=none.json", "--", *BUCKET], "none.json: no such file"),
+        (["tpu_vm", "--job=/", "--", *BUCKET], "--job=/: is a folder"),
     ],
 )
 def test_slips_are_found_before_anything_is_asked_for(machines, capfd, argv, problem):
@@ -212,7 +222,7 @@ def test_a_step_that_does_not_fit_is_refused_before_machines_are_asked_for(machi
     monkeypatch.setattr(fits, "run_stage", lambda argv: compiled.append(argv) or 2)
     own = [word for word in TPU if word != "--nofit"]
     assert main(["tpu_vm", *own, "--", *BUCKET, "--config.seed=1"]) == 2
-    assert machines.calls() == []
+    assert asked(machines) == ["describe"]
     flags = ["--config=configs/pretrain.py:smoke", "--config.seed=1"]
     assert compiled == [("compile", *flags, "--topology=v5e:4x4", "--slices=1")]
     monkeypatch.setattr(fits, "run_stage", lambda argv: 0)
@@ -234,7 +244,7 @@ def test_the_cost_is_said(capsys):
     job = changed("tpu_gce", price=2.5, max_hours=10)
     first, second = cost_lines(BACKENDS["tpu_gce"], job, "CLEAN")
     assert "16 v6e chips (4x4) on 4 hosts, spot" in first
-    assert "USD 40.00 an hour" in first and "after 10 h, USD 400.00 at most" in first
+    assert "USD 40.00 an hour, 400.00 in 10 h; they end by themselves 10 h after" in first
     assert second == "to remove everything: CLEAN"
     assert "do not end by themselves" in cost_lines(BACKENDS["tpu_vm"], JOBS["tpu_vm"], "")[0]
     assert "nothing is billed" in cost_lines(BACKENDS["slurm"], JOBS["slurm"], "")[0]
