@@ -10,6 +10,7 @@ from etils import epath
 from clue_jax import buckets, files, leases, publishing
 from clue_jax.errors import LockedError, StorageError
 from clue_jax.training.checkpoint import Checkpoints
+from clue_jax.training.log import Log, read_rows
 from tests.buckets import bucket
 from tests.stages import run_stage
 
@@ -46,6 +47,16 @@ def test_files_are_written_whole_and_leases_exclude(objects):
 def test_checkpoints_are_not_promised_where_orbax_writes_none():
     with pytest.raises(StorageError, match="no checkpoints to s3://; give --workdir on"):
         Checkpoints("s3://bucket/run/checkpoints")
+
+
+def test_rows_are_added_to_a_log(objects):
+    path = epath.Path("gs://bucket/run/metrics.jsonl")
+    for step in (1, 2):
+        Log(path, 10).write({"step": step})
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+    log = Log(path, 1)
+    log.write({"step": 3})
+    assert [row["step"] for row in read_rows(path)] == [1, 3]
 
 
 def staged(texts, **more):
