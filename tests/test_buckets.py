@@ -75,6 +75,20 @@ def test_a_folder_is_published_with_its_manifest_last(objects):
     assert sorted(objects) == ["gs://bucket/out/manifest.json", "gs://bucket/out/other"]
 
 
+def test_a_checkpoint_counts_once_it_says_that_it_is_whole(objects, tmp_path):
+    from launch.supervise import newest_step
+
+    for step in (10, 5, 15):
+        files.write_text(f"gs://bucket/run/checkpoints/{step}/params/d/0", "bits")
+    assert newest_step("gs://bucket/run") is None
+    for step in (10, 5):
+        files.write_text(f"gs://bucket/run/checkpoints/{step}/commit_success.txt", "")
+    assert buckets.checkpoint_steps("gs://bucket/run/checkpoints") == [5, 10]
+    assert newest_step("gs://bucket/run") == 10
+    (tmp_path / "10").mkdir()  # renamed when it was whole
+    assert buckets.checkpoint_steps(tmp_path) == [10]
+
+
 def test_a_failure_leaves_nothing_under_the_final_name(objects):
     with pytest.raises(ZeroDivisionError), publishing.staged_directory("gs://bucket/out") as folder:
         files.write_text(folder / "a", "1")
