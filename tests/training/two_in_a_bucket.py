@@ -1,5 +1,6 @@
 """One of two processes that keep checkpoints in a bucket; prints which were there and read."""
 
+import logging
 import sys
 
 import jax
@@ -72,6 +73,8 @@ def seen_of(folder):
 
 
 def main():
+    # Of an emulator it complains at every call, more than the pipe of a test that waits holds.
+    logging.getLogger("gcsfs").setLevel(logging.ERROR)
     with joined_processes():
         print(f"seen: {seen_of(epath.Path(sys.argv[1]))}", flush=True)
 
