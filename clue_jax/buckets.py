@@ -58,6 +58,15 @@ def files_under(folder: epath.Path, below: str = "") -> Iterator[str]:
             yield name
 
 
+def checkpoint_steps(folder: epath.PathLike) -> list[int]:
+    """Steps whose checkpoints are whole, in order: where nothing can be renamed, one that is being
+    written, or was when its writer died, has its name already, but no `commit_success.txt`."""
+    found = [path for path in listed(folder) if path.name.isdecimal()]
+    if in_bucket(folder):
+        found = [path for path in found if (path / "commit_success.txt").exists()]
+    return sorted(int(path.name) for path in found)
+
+
 def move_files(partial: epath.Path, final: epath.Path) -> None:
     """Moves a tree file by file; those that say that it is whole go first and come last."""
     store, source = fsspec.core.url_to_fs(str(partial))

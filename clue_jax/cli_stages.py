@@ -146,7 +146,7 @@ def _report(
 
 
 _DATA = Flag("data", "prepared dataset (the --out of prepare)")
-_WORKDIR = Flag("workdir", "run directory; a run that is already there is resumed")
+_WORKDIR = Flag("workdir", "run directory, also gs:// or s3://; one that is there is resumed")
 STAGES = {
     stage.name: stage
     for stage in (

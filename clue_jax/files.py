@@ -17,7 +17,7 @@ from typing import Any
 
 from etils import epath
 
-from clue_jax.buckets import make_folder
+from clue_jax.buckets import in_bucket, make_folder
 from clue_jax.errors import DataError, StorageError
 
 
@@ -84,6 +84,24 @@ def write_text(path: epath.PathLike, text: str) -> None:
 def write_json(path: epath.PathLike, value: Any) -> None:
     """Like `write_bytes`, for a JSON document a person may read."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def append_text(path: epath.PathLike, text: str) -> None:
+    """Adds to the end of a file, which one process alone writes.
+
+    Buckets have no such thing, and the client of gs:// would write over what is there: the file is
+    read and written anew, whole.
+
+    Raises:
+        StorageError: the file system refused.
+    """
+    path = epath.Path(path)
+    with storage_errors(path):
+        if in_bucket(path):
+            path.write_text((path.read_text() if path.exists() else "") + text)
+        else:
+            with path.open("a") as stream:
+                stream.write(text)
 
 
 def read_json(path: epath.PathLike) -> Any:

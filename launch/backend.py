@@ -152,10 +152,6 @@ def check_bucket(job: Job) -> None:
             f"job.stage: {job.results!r} would be lost with the machines, and hosts would not share"
             " it: give --workdir or --out in a bucket, such as gs://bucket/runs/first"
         )
-    if job.stage[0] == "train" and job.results.startswith("s3://"):
-        raise ConfigError(
-            f"job.stage: {job.results!r}: checkpoints cannot go to s3:// (docs/launch.md); take gs://"
-        )
 
 
 def need(job: Job, backend: str, *fields: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from etils import epath
 
+from clue_jax.buckets import checkpoint_steps
 from clue_jax.console import duration_text, say
 from clue_jax.errors import (
     EXIT_DONE,
@@ -138,9 +139,8 @@ def newest_step(results: str) -> int | None:
     if not results:
         return None
     folder = epath.Path(results)
-    steps = []
-    if (folder / "checkpoints").is_dir():
-        steps = [int(p.name) for p in (folder / "checkpoints").iterdir() if p.name.isdecimal()]
+    saved = folder / "checkpoints"
+    steps = checkpoint_steps(saved) if saved.is_dir() else []
     if not steps and (folder / "metrics.jsonl").is_file():
         steps = [row["step"] for row in map(_row, _last_lines(folder / "metrics.jsonl")) if row]
     return max(steps, default=None)

@@ -16,6 +16,10 @@ class Bucket(MemoryFileSystem):
     pseudo_dirs: list = []
     cachable = False
 
+    def _open(self, path, mode="rb", **more):
+        assert "a" not in mode, "gcsfs would write over what is there"
+        return super()._open(path, mode, **more)
+
     def mkdir(self, path, create_parents=True, **more):
         pass
 

@@ -50,7 +50,7 @@ def start_module(module, *arguments, devices=1, **environment):
     )
 
 
-def start_job(count, module, *arguments, devices=1):
+def start_job(count, module, *arguments, devices=1, **environment):
     """Starts processes of one job, that find each other through a port that was free just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -63,6 +63,7 @@ def start_job(count, module, *arguments, devices=1):
             JAX_COORDINATOR_ADDRESS=address,
             JAX_NUM_PROCESSES=str(count),
             JAX_PROCESS_ID=str(number),
+            **environment,
         )
         for number in range(count)
     ]

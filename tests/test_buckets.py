@@ -9,7 +9,7 @@ from etils import epath
 
 from clue_jax import buckets, files, leases, publishing
 from clue_jax.errors import LockedError, StorageError
-from clue_jax.training.checkpoint import Checkpoints
+from clue_jax.training.log import Log, read_rows
 from tests.buckets import bucket
 from tests.stages import run_stage
 
@@ -43,9 +43,14 @@ def test_files_are_written_whole_and_leases_exclude(objects):
     assert "gs://bucket/lock" not in objects
 
 
-def test_checkpoints_are_not_promised_where_orbax_writes_none():
-    with pytest.raises(StorageError, match="no checkpoints to s3://; give --workdir on"):
-        Checkpoints("s3://bucket/run/checkpoints")
+def test_rows_are_added_to_a_log(objects):
+    path = epath.Path("gs://bucket/run/metrics.jsonl")
+    for step in (1, 2):
+        Log(path, 10).write({"step": step})
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+    log = Log(path, 1)
+    log.write({"step": 3})
+    assert [row["step"] for row in read_rows(path)] == [1, 3]
 
 
 def staged(texts, **more):
@@ -62,6 +67,20 @@ def test_a_folder_is_published_with_its_manifest_last(objects):
         staged({"other": "3"})
     staged({"manifest.json": "n", "other": "3"}, overwrite=True)
     assert sorted(objects) == ["gs://bucket/out/manifest.json", "gs://bucket/out/other"]
+
+
+def test_a_checkpoint_counts_once_it_says_that_it_is_whole(objects, tmp_path):
+    from launch.supervise import newest_step
+
+    for step in (10, 5, 15):
+        files.write_text(f"gs://bucket/run/checkpoints/{step}/params/d/0", "bits")
+    assert newest_step("gs://bucket/run") is None
+    for step in (10, 5):
+        files.write_text(f"gs://bucket/run/checkpoints/{step}/commit_success.txt", "")
+    assert buckets.checkpoint_steps("gs://bucket/run/checkpoints") == [5, 10]
+    assert newest_step("gs://bucket/run") == 10
+    (tmp_path / "10").mkdir()  # renamed when it was whole
+    assert buckets.checkpoint_steps(tmp_path) == [10]
 
 
 def test_a_failure_leaves_nothing_under_the_final_name(objects):

@@ -42,7 +42,7 @@ LAYERS = (
 # Third-party packages that only some modules may import (prefixes of module names).
 HOMES = {
     "flax": ("model.",),
-    "orbax": ("training.checkpoint",),
+    "orbax": ("training.checkpoint", "training.checkpoint_storage"),
     "safetensors": ("encoder_folder",),
     "flatbuffers": ("serving_program",),
     "matplotlib": ("scaling.figures",),

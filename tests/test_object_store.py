@@ -4,6 +4,7 @@ Servers and clients are installed into folders of their own, which only the proc
 """
 
 import dataclasses
+import json
 import os
 import signal
 import socket
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from clue_jax.data.source import open_dataset
+from clue_jax.training.parameters import model_versions
+from tests.stages import finish_job, rows, start_job, train_arguments
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 60.0  # seconds until the server answers
@@ -42,9 +45,6 @@ server.create_server("127.0.0.1", int(sys.argv[1]), in_memory=True).run()
 """
 
 
-STEPS = 5  # of the run
-
-
 @dataclasses.dataclass(frozen=True)
 class Store:
     """A server from the package registry, and how its client is told of it."""
@@ -54,7 +54,6 @@ class Store:
     installed: tuple[str, ...]
     server: str
     environment: dict[str, str]  # with {port}
-    checkpoints: bool  # whether Orbax writes them there
 
 
 STORES = (
@@ -69,7 +68,6 @@ STORES = (
             "AWS_SECRET_ACCESS_KEY": "nothing",
             "AWS_DEFAULT_REGION": "us-east-1",
         },
-        checkpoints=False,
     ),
     Store(
         "gs",
@@ -83,27 +81,43 @@ STORES = (
             "TENSORSTORE_GCS_HTTP_URL": "http://127.0.0.1:{port}",
             "GOOGLE_AUTH_TOKEN_FOR_TESTING": "nothing",
         },
-        checkpoints=True,
     ),
 )
 
+# Dies at the last moment: all of a checkpoint is there but for what says so.
+DYING = """
+import os, signal, sys
+import {module}
+from clue_jax.cli import main
+
+opened = {client}.open
+
+def dies(store, path, *rest, **more):
+    if str(path).endswith("run/checkpoints/10/commit_success.txt"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return opened(store, path, *rest, **more)
+
+{client}.open = dies
+main(sys.argv[1:])
+"""
 # In one process, so that the libraries are loaded once.
 STAGES = """
 import sys
 from clue_jax.cli import main
 from clue_jax.errors import StorageError
 
-bucket, logs, run, ids = sys.argv[1:]
+bucket, logs, ids = sys.argv[1:]
 data, users = f"--data={bucket}/data", f"{bucket}/users"
 prepare = ["prepare", "--config=configs/data/synthetic.py:smoke", f"--config.source={logs}"]
-train = ["train", "--config=configs/pretrain.py:smoke", data, "--config.train.steps=5"]
-workdir, refused = f"--workdir={run}", StorageError.exit_code
+workdir, refused = f"--workdir={bucket}/run", StorageError.exit_code
+erase = ["erase", f"--ids={ids}"]
 for stage in (
     [*prepare, f"--out={bucket}/data"],
-    [*train, workdir],
+    ["train", "--config=configs/pretrain.py:smoke", data, workdir],
+    ["report", f"{bucket}/run"],
     ["export", workdir, data, f"--out={users}"],
     ["embeddings", "verify", users],
-    ["erase", f"--ids={ids}", data, f"--embeddings={users}", f"--record={bucket}/record.json"],
+    [*erase, data, f"--embeddings={users}", workdir, f"--record={bucket}/record.json"],
     ["embeddings", "verify", users],
 ):
     assert main(stage) == 0, stage
@@ -181,18 +195,65 @@ def ran(code, environment, *arguments):
     return done.stdout
 
 
-def test_a_dataset_a_run_and_an_export_live_in_a_bucket(store, surroundings, smoke_data, tmp_path):
+def names_in(store, environment):
+    """Every object of the bucket, without its name."""
+    code = LISTING.format(module=store.client.partition(".")[0], client=store.client)
+    return {name.removeprefix("bucket/") for name in ran(code, environment).splitlines()}
+
+
+def fetched(store, environment, name, folder):
+    module = store.client.partition(".")[0]
+    code = f"import sys, {module}; {store.client}().get_file(*sys.argv[1:])"
+    ran(code, environment, f"bucket/{name}", folder / Path(name).name)
+    return folder / Path(name).name
+
+
+def test_a_killed_run_a_dataset_and_an_export_live_in_a_bucket(
+    store, surroundings, smoke_data, smoke_run, tmp_path
+):
+    bucket, module = f"{store.scheme}://bucket", store.client.partition(".")[0]
+    dying = DYING.format(module=module, client=store.client)
+    train = ["train", *train_arguments(smoke_data, f"{bucket}/run")]
+    killed = subprocess.run(
+        [sys.executable, "-c", dying, *train],
+        env=surroundings,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
+    saved = {name for name in names_in(store, surroundings) if name.startswith("run/checkpoints")}
+    assert "run/checkpoints/5/commit_success.txt" in saved
+    assert "run/checkpoints/10/params/commit_success.txt" in saved
+    assert "run/checkpoints/10/commit_success.txt" not in saved
+
     user = open_dataset(smoke_data).users("train").user_ids[5]
     (tmp_path / "ids.txt").write_text(user)
-    logs, bucket = smoke_data.parent / "logs", f"{store.scheme}://bucket"
-    run = f"{bucket}/run" if store.checkpoints else tmp_path / "run"
-    ran(STAGES, surroundings, bucket, logs, run, tmp_path / "ids.txt")
-    module = store.client.partition(".")[0]
-    names = ran(LISTING.format(module=module, client=store.client), surroundings).splitlines()
-    there = {name.removeprefix("bucket/data/") for name in names if name.startswith("bucket/data/")}
+    said = ran(STAGES, surroundings, bucket, smoke_data.parent / "logs", tmp_path / "ids.txt")
+    assert "continuing from the checkpoint of step 5\n" in said
+    names = names_in(store, surroundings)
+    there = {name.removeprefix("data/") for name in names if name.startswith("data/")}
     here = {str(path.relative_to(smoke_data)) for path in smoke_data.rglob("*") if path.is_file()}
     assert there == here | {"erasures.jsonl"}
-    assert {"bucket/users/manifest.json", "bucket/record.json"} <= set(names)
-    committed = f"bucket/run/checkpoints/{STEPS}/commit_success.txt"
-    assert (committed in names) == store.checkpoints
-    assert not [name for name in names if ".partial" in name or name.endswith(".lock")]
+    assert {"users/manifest.json", "record.json", "run/report.html", "run/card.md"} <= names
+    assert not [name for name in names if ".partial" in name or name.endswith("lock")]
+    # What the run came to is what it would have been on this disk, undisturbed.
+    for name in ("run/metrics.jsonl", "record.json"):
+        fetched(store, surroundings, name, tmp_path)
+    assert rows(tmp_path) == rows(smoke_run)
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["models"][0]["versions"] == model_versions(smoke_run / "checkpoints")
+
+
+def test_two_processes_keep_their_checkpoints_in_a_bucket(store, surroundings):
+    """Halves of each; the best and the last stay, what is damaged or unfinished is not used."""
+    folder = f"{store.scheme}://bucket/two/checkpoints"
+    told = {name: value for name, value in surroundings.items() if os.environ.get(name) != value}
+    both = start_job(2, "tests.training.two_in_a_bucket", folder, **told)
+    for output in finish_job(both):
+        assert "seen: [[2, 4, 5], 2, 2, True, [2, 4], 4]" in output
+    names = {name for name in names_in(store, surroundings) if name.startswith("two/")}
+    aside = {name.split("/")[2].partition("-")[0] for name in names if "quarantine" in name}
+    assert aside == {"5"} and any(name.endswith("/reason.txt") for name in names)
+    assert {name.split("/")[2] for name in names if "checkpoints" in name} == {"2", "4"}

@@ -11,7 +11,7 @@ from typing import Any
 
 from etils import epath
 
-from clue_jax.buckets import listed
+from clue_jax.buckets import checkpoint_steps
 from clue_jax.config import EncoderConfig, PretrainConfig, to_json
 from clue_jax.console import duration_text
 from clue_jax.files import read_json, write_text
@@ -59,12 +59,12 @@ def write_run_card(workdir: epath.PathLike) -> None:
     environment = read_json(folder / "environment.json")
     rows = read_rows(folder / "metrics.jsonl")
     saved = folder / "checkpoints"
-    steps = [path.name for path in listed(saved) if path.name.isdigit()] if saved.exists() else []
+    steps = checkpoint_steps(saved) if saved.exists() else []
     parts = (
         f"# Encoder {one_line(folder.name)}\n\nA CLUE user encoder, trained by clue_jax.\n\n",
         _facts(_encoder_facts(run.config.encoder, run.vocab_size)),
         "\n## Training\n\n",
-        _facts(_training_facts(run.config, known, environment, rows, sorted(steps, key=int))),
+        _facts(_training_facts(run.config, known, environment, rows, steps)),
         "\n## Validation\n\n",
         _validation(rows),
         "\n## Energy\n\n",
@@ -110,7 +110,7 @@ def _training_facts(
     known: Mapping[str, Any],
     environment: Mapping[str, Any],
     rows: Sequence[Row],
-    checkpoints: Sequence[str],
+    checkpoints: Sequence[int],
 ) -> dict[str, str]:
     steps = [row for row in rows if "split" not in row]
     done, batch = (steps[-1]["step"] if steps else 0), config.train.batch_users
@@ -126,7 +126,7 @@ def _training_facts(
         "began from": "another run's parameters" if config.init_from else "random parameters",
         "loss": f"contrastive, {loss['form']}",
         "learning rate, seed": f"{config.optim.learning_rate:g}, {config.seed}",
-        "checkpoints": f"of steps {', '.join(checkpoints)}" if checkpoints else "none",
+        "checkpoints": f"of steps {', '.join(map(str, checkpoints))}" if checkpoints else "none",
         "devices": f"{environment['devices']} x {one_line(environment['device_kind'])},"
         f" in {environment['processes']} process{'es' * (environment['processes'] > 1)}",
         "versions": ", ".join(f"{name} {of}" for name, of in environment["packages"].items()),

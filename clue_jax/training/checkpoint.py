@@ -13,21 +13,19 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import jax
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from clue_jax.buckets import absolute
+from clue_jax.buckets import absolute, in_bucket, make_folder, move_files
 from clue_jax.console import say
 from clue_jax.errors import CheckpointError, NonFiniteError, StorageError
 from clue_jax.files import storage_errors
 from clue_jax.parallel.agreement import check_agreed, first_alone, together
+from clue_jax.training.checkpoint_storage import context_by_itself, context_for, may_be_whole
 from clue_jax.training.fingerprint import fingerprint, not_finite, summary
 
 Tree = Any
 NEWEST, BEST = -1, -2
-# Codes of storage services in messages of TensorStore: not allowed, or not now.
-_STORAGE_SAYS = ("PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 _REASON_LETTERS = 300  # of an error of Orbax, which may go on about all its handlers
 
 # Orbax raises what goes wrong, after each of its threads has logged it with its whole stack.
@@ -73,11 +71,6 @@ class Checkpoints:
         batches_left_out: Callable[[int], str] | None = None,
     ):
         self.directory = epath.Path(directory)
-        if str(directory).startswith("s3://"):
-            raise StorageError(
-                f"{directory}: Orbax writes no checkpoints to s3://; give --workdir on gs:// or a"
-                " file system"
-            )
         self.metric, self.batches_left_out = metric, batches_left_out
         self.refused: dict[int, str] = {}  # steps that the last `restore` passed over, and why
         self._doubtful: set[int] = set()  # of these, those that may be read another time
@@ -92,6 +85,7 @@ class Checkpoints:
             kept.append(policies.EveryNSteps(keep_every))
         self._orbax = ocp.training.Checkpointer(
             absolute(self.directory),
+            context=context_for(self.directory),
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=policies.AnyPreservationPolicy(kept),
         )
@@ -205,7 +199,7 @@ class Checkpoints:
             except CheckpointError as error:
                 say(f"{error}")
                 problems[candidate] = str(error)
-                if _may_be_whole(error.__cause__):
+                if may_be_whole(error.__cause__):
                     self._doubtful.add(candidate)
                 continue
             self.refused = problems
@@ -234,8 +228,11 @@ class Checkpoints:
             source = self.directory / str(step)
             target = self.directory.parent / "quarantine" / f"{step}-{time.time():.0f}"
             with storage_errors(target):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                source.rename(target)
+                make_folder(target.parent)
+                if in_bucket(source):
+                    move_files(source, target)
+                else:
+                    source.rename(target)
                 (target / "reason.txt").write_text(self.refused[step] + "\n")
             say(f"{source}: moved to {target}, where reason.txt says why")
 
@@ -257,7 +254,7 @@ class Checkpoints:
     def _load(self, step: int, abstract: dict[str, Tree]) -> dict[str, Any]:
         where = self.directory / str(step)
         try:
-            with _by_itself():
+            with context_by_itself(self.directory):
                 loaded = ocp.load_checkpointables(absolute(where), {**abstract, "info": None})
             of, fingerprints = loaded["info"]["step"], loaded["info"]["fingerprints"]
             left_out = loaded["info"].get("batches_left_out", "")
@@ -275,23 +272,3 @@ class Checkpoints:
                 f" not {ours!r}"
             )
         return loaded
-
-
-def _by_itself() -> ocp.Context:
-    """In which this process reads what its devices need, and waits for no other.
-
-    In Orbax's own way all wait for each other at the end of a read; where one had failed, the
-    others would wait for minutes.
-    """
-    context, own = ocp.Context(), jax.process_index()
-    context.multiprocessing.primary_host = own
-    context.multiprocessing.active_processes = {own}
-    context.multiprocessing.barrier_sync_key_prefix = f"process{own}"
-    return context
-
-
-def _may_be_whole(cause: BaseException | None) -> bool:
-    """Whether a checkpoint could not be read for a reason that does not lie in its files."""
-    if isinstance(cause, OSError):
-        return not isinstance(cause, FileNotFoundError | NotADirectoryError | IsADirectoryError)
-    return any(word in str(cause) for word in _STORAGE_SAYS)

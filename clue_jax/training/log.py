@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from clue_jax.files import storage_errors, write_text
+from clue_jax.files import append_text, write_text
 
 Row = dict[str, Any]
 
@@ -38,8 +38,7 @@ class Log:
             k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()
         }
         if self._writes:
-            with storage_errors(self.path), self.path.open("a") as stream:
-                stream.write(json.dumps(plain) + "\n")
+            append_text(self.path, json.dumps(plain) + "\n")
         return plain
 
 
