@@ -35,6 +35,7 @@ _JOBS = {
     "losses/test_processes.py",
     "parallel/test_agreement.py",
     "parallel/test_processes.py",
+    "test_object_store.py",
     "training/test_processes.py",
 }
 
