@@ -20,6 +20,8 @@ if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
 # Run in the background of a shell, processes inherit that SIGINT is ignored; theirs must not be.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # likewise under nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Many tests and the processes they start compile the same programs.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
