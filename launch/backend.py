@@ -9,7 +9,14 @@ from pathlib import Path
 from etils import epath
 
 from clue_jax.buckets import in_bucket
-from clue_jax.errors import ConfigError
+from clue_jax.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    LockedError,
+    NonFiniteError,
+    StorageError,
+)
 from launch.job import Job
 from launch.local import IN_SEVERAL, Planned
 from launch.machines import Cpus, Gpus, Slice
@@ -21,6 +28,8 @@ COORDINATOR_PORT = 8476
 FOLLOW_SECONDS = 15.0  # of files in buckets
 TAIL = ("tail", "-n", "100", "-F")
 MODULE = ("-u", "-m", "clue_jax")
+_NEVER_AGAIN = (ConfigError, DataError, CheckpointError, StorageError, NonFiniteError, LockedError)
+FINAL = tuple(sorted(error.exit_code for error in _NEVER_AGAIN))  # would come again
 _EXTRAS_OF_STAGES = {"scale": ["scale"], "evaluate": ["probes"]}
 
 

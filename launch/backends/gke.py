@@ -10,33 +10,13 @@ from typing import Any
 
 import yaml
 
-from clue_jax.errors import (
-    EXIT_DONE,
-    CheckpointError,
-    ClueError,
-    ConfigError,
-    DataError,
-    LockedError,
-    NonFiniteError,
-    StorageError,
-)
+from clue_jax.errors import EXIT_DONE, ClueError, ConfigError
 from launch import backend
 from launch.backend import Backend
 from launch.job import Job
 from launch.machines import ANY_GPU, GPU_LABELS, HOST_CHIPS, Gpus, Slice
 from launch.plan import Command, Poll
 
-FINAL = sorted(
-    error.exit_code
-    for error in (
-        ConfigError,
-        DataError,
-        CheckpointError,
-        StorageError,
-        NonFiniteError,
-        LockedError,
-    )
-)
 CONTAINER, REPLICAS = "stage", "workers"
 GRACE_SECONDS = 120  # between SIGTERM and SIGKILL; a spot node gives less
 KEPT_SECONDS = 24 * 3600  # of a JobSet that has ended, for its logs
@@ -160,7 +140,7 @@ def _job(job: Job, slices: int) -> dict[str, Any]:
     pods = backend.processes_of(job) // slices
     never_again = {
         "action": "FailJob",
-        "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": FINAL},
+        "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [*backend.FINAL]},
     }
     return {
         "completionMode": "Indexed",

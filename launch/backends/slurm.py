@@ -24,8 +24,28 @@ _TASK = {
         'JAX_LOCAL_DEVICE_IDS=$(seq -s, "$first" $((first + {each} - 1)))\n'
         "export JAX_LOCAL_DEVICE_IDS"
     ),
-    "stage": 'exec "$@"',
+    "alone": 'exec "$@"',
+    # srun gives the highest code of all tasks: where one fails that of those which die with it. The
+    # reason goes into the job's comment, which needs no file system. The shell has to outlive the
+    # SIGTERM that tells the stage to save: both are sent it.
+    "of_several": (
+        "trap : TERM\n"
+        "code=0\n"
+        '"$@" || code=$?\n'
+        'case "$code" in {final})\n'
+        '  scontrol update JobId="$SLURM_JOB_ID"'
+        ' Comment="launch ${{SLURM_RESTART_COUNT:-0}}: $code"\n'
+        "esac\n"
+        'exit "$code"'
+    ),
 }
+_REASON = """\
+if [ "$code" -ne 0 ]; then
+  said=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%k) || said=""
+  case "$said" in
+    "launch ${SLURM_RESTART_COUNT:-0}: "*) code=${said##*: } ;;
+  esac
+fi"""
 _SEVERAL = """\
 address=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export JAX_COORDINATOR_ADDRESS="$address:$((20000 + SLURM_JOB_ID % 20000))"
@@ -69,7 +89,8 @@ class Slurm(Backend):
             format="State,ExitCode",
         )
         # Of a job that went back into the queue sacct shows the newest run alone.
-        codes = {f"FAILED|{code}:0": code for code in (*range(2, 9), EXIT_PREEMPTED)}
+        ends = (*range(2, 9), EXIT_PREEMPTED, *range(129, 160))  # the last ones by a signal
+        codes = {f"FAILED|{code}:0": code for code in ends}
         fates = {"COMPLETED": 0, "FAILED": 1, "OUT_OF_MEMORY": 1, "CANCELLED": 1, "TIMEOUT": 75}
         lost = dict.fromkeys(("NODE_FAIL", "PREEMPTED", "BOOT_FAIL"), LostPeerError.exit_code)
         return [Poll(asked.argv, codes | fates | lost, 60.0)]
@@ -116,7 +137,9 @@ def batch_script(job: Job) -> str:
     # The others of a lost task notice and end by themselves, so that srun need not kill them.
     cpus = [f"--cpus-per-task={job.cpus}"] if job.cpus else []  # srun does not ask the script
     srun = ["srun", "--kill-on-bad-exit=0", "--wait=120", *cpus, "bash", "-c"]
-    program = "\n".join([*task, _TASK["stage"]])
+    final = "|".join(map(str, backend.FINAL))
+    task.append(_TASK["of_several"].format(final=final) if several else _TASK["alone"])
+    program = "\n".join(task)
     again = _AGAIN.format(
         preempted=EXIT_PREEMPTED, lost=LostPeerError.exit_code, restarts=job.restarts
     )
@@ -132,6 +155,7 @@ def batch_script(job: Job) -> str:
             else []
         ),
         f"{shlex.join([*srun, program, 'stage', *stage])} || code=$?",
+        *([_REASON] if several else []),
         again,
     ]
     return "\n".join(parts)

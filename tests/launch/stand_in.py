@@ -103,6 +103,10 @@ def sacct():
     print(popped("states", "COMPLETED|0:0"))
 
 
+def squeue():
+    print(popped("comments", "(null)") if "--format=%k" in ARGV else "")
+
+
 def srun():
     rest = iter(ARGV)
     program = [next(word for word in rest if not word.startswith("-")), *rest]

@@ -147,6 +147,25 @@ def test_slurm_goes_back_into_the_queue_where_that_helps(machines, code, requeue
     assert calls == ([["requeue", "17"]] if requeued else [])
 
 
+def test_slurm_ends_for_the_reason_of_one_of_several(machines):
+    """A task that fails takes the others with it, which die with a higher code."""
+    text = batch_script(JOBS["slurm"])
+    for comment, code in (("launch 0: 3", 3), ("launch 1: 3", 137), ("a note: 3", 137)):
+        machines.forget()
+        machines.put("codes", "137")
+        machines.put("comments", comment)
+        assert machines.run(["bash", "-s"], text).returncode == code
+        asked = [word for call in machines.calls("scontrol") for word in call["argv"]]
+        assert ("requeue" in asked) == (code == 137)
+    for code in (2, 3, 4, 5, 6, 8, 1, 7, 75, 137):
+        machines.forget()
+        machines.put("codes", str(code))
+        machines.run(["bash", "-s"], f"export SLURM_RESTART_COUNT=20\n{text}")
+        told = [call["argv"] for call in machines.calls("scontrol") if "update" in call["argv"]]
+        reason = ["update", "JobId=17", f"Comment=launch 20: {code}"]
+        assert told == ([reason] if code in (2, 3, 4, 5, 6, 8) else [])
+
+
 def test_slurm_goes_back_so_often_and_no_oftener(machines):
     machines.forget()
     machines.put("codes", "75")

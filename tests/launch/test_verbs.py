@@ -160,6 +160,8 @@ def test_kubernetes_and_slurm_are_asked_until_the_end(machines):
     machines.put("states", "PENDING|0:0", "FAILED|4:0")
     slurm = ["--name=job", f"--python={machines.programs}/python", f"--folder={machines.home}"]
     assert main(["slurm", "supervise", *slurm, "--", *TRAIN, "--workdir=w"]) == 4
+    machines.put("states", "FAILED|137:0", "COMPLETED|0:0")  # SLURM has given up; once more
+    assert main(["slurm", "supervise", *slurm, "--", *TRAIN, "--workdir=w"]) == 0
 
 
 def test_the_code_that_arrives_is_the_code_that_is_here(tmp_path, machines, monkeypatch):
