@@ -61,6 +61,18 @@ def test_a_stage_is_told_to_stop_and_saves(host, tell):
     assert not list(SCRIPT.parent.glob("stage-*.pid"))
 
 
+def test_a_stage_saves_though_nobody_reads_what_it_prints(host, tmp_path):
+    saves = SAVES.replace("sys.exit", "(print('stopping'), open('saved', 'w'), sys.exit)[2]")
+    source = saves.replace("time.sleep(0.1)", "print(time.sleep(0.1))")
+    process = start([*host, "run", "0", sys.executable, "-uc", source])
+    assert process.stdout.readline() == "clue_jax\n"
+    process.stdout.close()  # as a connection that is lost, of which output is noticed first
+    time.sleep(0.5)
+    process.stdin.close()
+    assert process.wait(20) == 75 and (tmp_path / "saved").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"launch", "saved"}
+
+
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes there")
 def test_what_an_earlier_connection_left_is_stopped_first(host, tmp_path):
     source = SAVES.replace("sys.exit(75)", "(open('saved', 'w'), sys.exit(75))")
