@@ -111,6 +111,15 @@ def test_a_lost_connection_is_a_lost_process(capfd):
     assert run([Planned((sys.executable, "-c", "exit(255)"))]) == 255
 
 
+def test_who_is_still_connected_is_told_when_a_connection_is_lost(host):
+    # Else both stages would go on, each well, until the launcher gives up.
+    waits = (*host, "run", "0", sys.executable, "-uc", SAVES)
+    lost = (sys.executable, "-c", "import time; time.sleep(1); exit(255)")
+    began = time.monotonic()
+    assert run([Planned(waits, remote=True), Planned(lost, remote=True)]) == 7
+    assert time.monotonic() - began < 20
+
+
 def test_a_process_that_is_killed_elsewhere_is_named(capfd):
     # SIGKILL, and the SIGABRT of one that saw it.
     ends = ("exit(128 + 9)", "exit(128 + 6)")
