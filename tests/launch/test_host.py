@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from launch.hosts import KEEP_ALIVE
 from launch.local import Planned, run
 
 SCRIPT = Path(__file__).parents[2] / "launch" / "host.sh"
@@ -109,6 +110,12 @@ def test_a_lost_connection_is_a_lost_process(capfd):
     assert run([planned]) == 7
     assert "process 0 of 1 was disconnected" in capfd.readouterr().err
     assert run([Planned((sys.executable, "-c", "exit(255)"))]) == 255
+
+
+def test_a_host_that_does_not_answer_is_lost_within_a_minute():
+    set_to = dict(option.split("=") for option in KEEP_ALIVE)
+    # Tried: one that was asked four times, every 15 s, was given up after 75.
+    assert int(set_to["ServerAliveInterval"]) * (int(set_to["ServerAliveCountMax"]) + 1) <= 60
 
 
 def test_who_is_still_connected_is_told_when_a_connection_is_lost(host):
