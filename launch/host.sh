@@ -6,8 +6,10 @@
 #   sh launch/host.sh stop NUMBER           tells what still runs under that number to stop
 #
 # The launcher keeps the input open. When it closes it, or the connection is lost, the program is
-# told to stop (SIGTERM), on which a stage saves and ends with 75. One that an earlier connection
-# has left behind is told so first, and waited for: two must not write to one place.
+# told to stop (SIGTERM), on which a stage saves and ends with 75. What it prints from then on goes
+# nowhere: writing to a connection that is gone would end it before it has saved. One that an
+# earlier connection has left behind is told to stop first, and waited for: two must not write to
+# one place.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -51,7 +53,15 @@ run() {
   shift
   stop "$number"
   exec 3<&0
-  "$@" </dev/null &
+  output="stage-$number.output"
+  rm -f "$output"
+  mkfifo "$output"
+  {
+    cat || :
+    cat >/dev/null
+  } <"$output" 2>/dev/null &
+  reader=$!
+  "$@" </dev/null >"$output" 2>&1 &
   program=$!
   echo "$program" >"stage-$number.pid"
   trap 'kill -TERM "$program" 2>/dev/null || :' TERM INT HUP
@@ -67,7 +77,8 @@ run() {
     code=0
     wait "$program" || code=$?
   done
-  rm -f "stage-$number.pid"
+  wait "$reader" || :
+  rm -f "stage-$number.pid" "$output"
   kill "$watcher" 2>/dev/null || :
   exit "$code"
 }

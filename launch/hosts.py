@@ -13,8 +13,9 @@ from launch.backend import Backend
 from launch.job import Job
 from launch.plan import Command
 
-# A connection to a machine that is gone ends within a minute, so that nobody waits and pays for it.
-KEEP_ALIVE = ("ServerAliveInterval=15", "ServerAliveCountMax=4")
+# A connection to a machine that is gone ends within a minute, so that nobody waits and pays for it:
+# ssh asks three times, and gives up an interval after the last.
+KEEP_ALIVE = ("ServerAliveInterval=15", "ServerAliveCountMax=3")
 
 
 class Hosts(Backend):

@@ -72,7 +72,7 @@ def run(job: Sequence[Planned], told: list[signal.Signals] | None = None) -> int
     """Starts a job and waits for it; gives its exit code.
 
     A signal is passed on to all processes. When one is lost the others are given time to notice,
-    then they are ended; nothing is left running.
+    then they are ended; nothing is left running. When a connection is lost they are told to stop.
 
     Args:
         job: its processes.
@@ -128,6 +128,9 @@ def _verdict(
         worst = _worst(worst, list(map(_code, job, started)))
         if worst and limit == float("inf"):
             limit = time.monotonic() + PEER_SECONDS
+            if _is_disconnected(job, worst):  # its stage may be well, and then they all go on
+                for process in alive:
+                    _tell(process, signal.SIGTERM)
         if not alive:
             break
         if time.monotonic() > limit:
@@ -138,7 +141,7 @@ def _verdict(
     if worst is None:
         return EXIT_DONE
     number, code = worst.process, worst.code
-    lost_connection = job[number].remote and code == LOST_CONNECTION
+    lost_connection = _is_disconnected(job, worst)
     if code >= 0 and not lost_connection:
         return code
     if -code in told:
@@ -169,6 +172,10 @@ class _End(NamedTuple):
     spoke: bool  # comes after who was killed, of whom it may speak
     process: int
     code: int
+
+
+def _is_disconnected(job: Sequence[Planned], end: _End) -> bool:
+    return job[end.process].remote and end.code == LOST_CONNECTION
 
 
 def _worst(before: _End | None, codes: Sequence[int | None]) -> _End | None:

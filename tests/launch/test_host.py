@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from launch.hosts import KEEP_ALIVE
 from launch.local import Planned, run
 
 SCRIPT = Path(__file__).parents[2] / "launch" / "host.sh"
@@ -61,6 +62,18 @@ def test_a_stage_is_told_to_stop_and_saves(host, tell):
     assert not list(SCRIPT.parent.glob("stage-*.pid"))
 
 
+def test_a_stage_saves_though_nobody_reads_what_it_prints(host, tmp_path):
+    saves = SAVES.replace("sys.exit", "(print('stopping'), open('saved', 'w'), sys.exit)[2]")
+    source = saves.replace("time.sleep(0.1)", "print(time.sleep(0.1))")
+    process = start([*host, "run", "0", sys.executable, "-uc", source])
+    assert process.stdout.readline() == "clue_jax\n"
+    process.stdout.close()  # as a connection that is lost, of which output is noticed first
+    time.sleep(0.5)
+    process.stdin.close()
+    assert process.wait(20) == 75 and (tmp_path / "saved").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"launch", "saved"}
+
+
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes there")
 def test_what_an_earlier_connection_left_is_stopped_first(host, tmp_path):
     source = SAVES.replace("sys.exit(75)", "(open('saved', 'w'), sys.exit(75))")
@@ -97,6 +110,21 @@ def test_a_lost_connection_is_a_lost_process(capfd):
     assert run([planned]) == 7
     assert "process 0 of 1 was disconnected" in capfd.readouterr().err
     assert run([Planned((sys.executable, "-c", "exit(255)"))]) == 255
+
+
+def test_a_host_that_does_not_answer_is_lost_within_a_minute():
+    set_to = dict(option.split("=") for option in KEEP_ALIVE)
+    # Tried: one that was asked four times, every 15 s, was given up after 75.
+    assert int(set_to["ServerAliveInterval"]) * (int(set_to["ServerAliveCountMax"]) + 1) <= 60
+
+
+def test_who_is_still_connected_is_told_when_a_connection_is_lost(host):
+    # Else both stages would go on, each well, until the launcher gives up.
+    waits = (*host, "run", "0", sys.executable, "-uc", SAVES)
+    lost = (sys.executable, "-c", "import time; time.sleep(1); exit(255)")
+    began = time.monotonic()
+    assert run([Planned(waits, remote=True), Planned(lost, remote=True)]) == 7
+    assert time.monotonic() - began < 20
 
 
 def test_a_process_that_is_killed_elsewhere_is_named(capfd):
