@@ -6,7 +6,7 @@ The cluster is one of its own: two nodes that are two daemons on this machine, w
 (tests/launch/slurm_cluster.py). Needs root, and SLURM, munge and MariaDB of Debian. Jobs are
 trainings of two processes, one on each node, on CPUs; they have to come to what `python -m launch
 local` comes to. A line for each check; exits 1 with the names of those that failed, 2 where
-something is not installed. 15 minutes on 2 cores.
+something is not installed. 20 minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from clue_jax.errors import DataError  # noqa: E402
+from clue_jax.errors import EXIT_INTERRUPTED, ConfigError, DataError  # noqa: E402
 from tests.launch.slurm_cluster import NODES, ask, cluster, what_is_missing  # noqa: E402
 from tests.launch.slurm_jobs import Jobs, need  # noqa: E402
 from tests.release_check import CheckFailedError, run_checks  # noqa: E402
 
+LONGER = "--config.train.steps=1500"
 AGAIN = ("REQUEUED|0:0", "COMPLETED|0:0")
 NOT_IN_QUEUE_SECONDS = 20.0  # more than a job that goes back needs to be seen there
 
@@ -61,8 +62,8 @@ class Checks(Jobs):
 
     def out_of_time(self) -> str:
         """The time of a job is cut to that before its end in which SLURM warns it."""
-        name, longer = "out-of-time", "--config.train.steps=1500"  # SLURM looks every 30 s
-        with self.supervised(name, longer, code=0):
+        name = "out-of-time"
+        with self.supervised(name, LONGER, code=0):  # SLURM looks every 30 s
             self.wait_for_progress(name)
             (number,) = self.queue("%A")
             ask(self.environment, "scontrol", "update", f"JobId={number}", "TimeLimit=3")
@@ -110,25 +111,28 @@ class Checks(Jobs):
         return f"a dataset that is missing: {code}, as on this machine; not requeued"
 
     def failed_on_one_node(self) -> str:
-        """The dataset is missing there; the other node's process is lost by that."""
+        """A key is unknown there, as where the code is older; the other process waits for its peer.
+
+        Once they have met, processes tell each other why one ends; before, srun ends the other.
+        """
         python = self.folder / "python"
-        lines = ("#!/bin/bash", '[ "$SLURM_NODEID" = 0 ] || set -- "$@" --data=missing')
+        lines = ("#!/bin/bash", '[ "$SLURM_NODEID" = 0 ] || set -- "$@" --config.unknown=1')
         python.write_text("\n".join([*lines, f'exec {sys.executable} "$@"\n']))
         python.chmod(0o755)
-        code = DataError.exit_code
+        code = ConfigError.exit_code
         with self.supervised("failed-on-one", code=code, python=str(python)):
             pass
         self.need_history("failed-on-one", f"FAILED|{code}:0")
-        ends = re.findall(r"task \d: .*code (\d+)", self.log("failed-on-one"))
-        return f"tasks end with {' and '.join(sorted(ends))}, the job with {code}; not requeued"
+        ends = sorted(re.findall(r"task \d: (Exited.*|Killed)", self.log("failed-on-one")))
+        return f"an unknown key: {', '.join(ends)}; the job ends with {code}, not requeued"
 
     def deleted(self) -> str:
-        with self.supervised("deleted", code=1):
+        with self.supervised("deleted", LONGER, code=1):
             self.wait_for_progress("deleted")
             status = self.launch("status", "deleted", code=0)
             need(" R " in status, status)
             self.need_logs("deleted")
-            said = self.launch("run", "deleted", code=2)
+            said = self.launch("run", "deleted", LONGER, code=2)
             need("deleted is there already" in said, said)
             self.launch("delete", "deleted", code=0)
             self.wait(lambda: not self.queue(), lambda: f"it stays: {self.queue()}")
@@ -195,7 +199,9 @@ CHECKS = (
 def run_all(names: list[str]) -> list[str]:
     """The names of those that failed."""
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        # Of a check that is interrupted something may still be ending.
+        kept = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        folder = Path(stack.enter_context(kept))
         folder.chmod(0o755)  # munged takes no socket in a folder that is closed to others
         (folder / "cluster").mkdir()
         environment = stack.enter_context(cluster(folder / "cluster"))
@@ -220,6 +226,9 @@ def main() -> int:
     except CheckFailedError as error:
         print(f"no check could be made: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
     print("all checks passed" if not failed else f"failed: {', '.join(failed)}")
     return int(bool(failed))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import subprocess
 import sys
@@ -31,7 +32,7 @@ class Jobs:
     """Trainings in a cluster; a job's name is also that of its run directory."""
 
     def __init__(self, environment: dict[str, str], folder: Path) -> None:
-        """Brings the code into the folder, makes a dataset there, and trains undisturbed."""
+        """Brings the code into the folder, and makes a dataset there."""
         self.environment = environment | {"JAX_PLATFORMS": "cpu"}
         self.folder, self.code = folder, folder / "code"
         archive = folder / "code.tar.gz"
@@ -41,8 +42,12 @@ class Jobs:
             packed.extractall(self.code, filter="data")
         for stage in PIPELINE[:2]:
             self.python("clue_jax", *stage.split(), code=0)
+
+    @functools.cached_property
+    def reference(self) -> list[dict[str, object]]:
+        """Metrics of the training on this machine, which nothing disturbs."""
         self.train_here("undisturbed", code=0)
-        self.reference = rows(folder / "undisturbed")
+        return rows(self.folder / "undisturbed")
 
     def python(self, *words: str, code: int) -> str:
         done = subprocess.run(
