@@ -134,8 +134,7 @@ def _verdict(
         if not alive:
             break
         if time.monotonic() > limit:
-            for process in alive:
-                process.kill()
+            _give_up(started)
             break
         time.sleep(LOOK_SECONDS)
     if worst is None:
@@ -172,6 +171,20 @@ class _End(NamedTuple):
     spoke: bool  # comes after who was killed, of whom it may speak
     process: int
     code: int
+
+
+def _give_up(started: Sequence[subprocess.Popen[str]]) -> None:
+    """Ends those that have not ended by themselves, and names them: one may be why all others did,
+    such as a connection to a machine that is gone."""
+    for number, process in enumerate(started):
+        if process.poll() is None:
+            print(
+                f"launch: process {number} of {len(started)} did not end with the others within"
+                f" {PEER_SECONDS:g} s and is given up",
+                file=sys.stderr,
+                flush=True,
+            )
+            process.kill()
 
 
 def _is_disconnected(job: Sequence[Planned], end: _End) -> bool:

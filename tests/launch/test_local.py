@@ -51,6 +51,15 @@ def test_the_first_that_ends_badly_says_how(monkeypatch, capfd, sources, code, s
     assert said is None or said in capfd.readouterr().err
 
 
+def test_who_does_not_end_with_the_others_is_named(monkeypatch, capfd):
+    monkeypatch.setattr("launch.local.PEER_SECONDS", 0.5)
+    # As the stage of a machine that is well ends when another one is unplugged.
+    assert run(job("import os; os.abort()", WAITS)) == 7
+    said = capfd.readouterr().err
+    assert "process 1 of 2 did not end with the others within 0.5 s and is given up" in said
+    assert "process 0 of 2 was ended by SIGABRT" in said
+
+
 @pytest.mark.parametrize(
     ("kind", "arrives"),
     [
