@@ -27,9 +27,11 @@ from clue_jax.data.tokenizer import Tokenizer
 from clue_jax.encoder_folder import EncoderFolder, is_encoder_folder, read_encoder, write_encoder
 from clue_jax.encoder_views import (
     History,
+    Seconds,
     Times,
     View,
     histories_of,
+    seconds_of,
     service_weights,
     together,
     view_of,
@@ -160,17 +162,14 @@ class UserEncoder:
         for number, user in enumerate(users):
             if not any(len(texts) for texts in user.values()):
                 raise DataError(f"user {number}: no behaviour in any service, so nothing to encode")
-        by_service = self.encode_services(users, times)
+        seconds = self._seconds_of(users, times)
+        by_service = self._by_service(users, seconds)
         if not by_service:
             return np.zeros((0, self.config.embedding_width), np.float32)
         z_NSE = np.stack(list(by_service.values()), axis=1)
         weight_NS = np.any(z_NSE, axis=2)
-        if times is not None:
-            half_life = self.half_life_days
-            weights = [
-                service_weights(number, user, times[number], half_life)
-                for number, user in enumerate(users)
-            ]
+        if seconds is not None:
+            weights = [service_weights(own, self.half_life_days) for own in seconds]
             of_service = [[found.get(service, 0.0) for service in by_service] for found in weights]
             weight_NS = weight_NS * np.array(of_service)
         return combine(z_NSE, weight_NS).astype(np.float32)
@@ -190,7 +189,11 @@ class UserEncoder:
         Raises:
             ConfigError, DataError, NonFiniteError: as of `encode`.
         """
-        self._check_times(users, times)
+        return self._by_service(users, self._seconds_of(users, times))
+
+    def _by_service(
+        self, users: Sequence[History], seconds: Sequence[Seconds] | None
+    ) -> dict[str, np.ndarray]:
         services = list(dict.fromkeys(service for user in users for service in user))
         width, most = self.config.embedding_width, self.config.max_history
         found = {service: np.zeros((len(users), width), np.float32) for service in services}
@@ -198,7 +201,7 @@ class UserEncoder:
             for first in range(0, len(users), _BATCH_USERS):
                 some = users[first : first + _BATCH_USERS]
                 views = [
-                    view_of(n, service, texts, times[n] if times else None, most)
+                    view_of(n, service, texts, seconds[n] if seconds else None, most)
                     for n, user in enumerate(some, first)
                     for service, texts in user.items()
                     if len(texts)
@@ -209,7 +212,9 @@ class UserEncoder:
                 advance(len(some))
         return found
 
-    def _check_times(self, users: Sequence[History], times: Sequence[Times] | None) -> None:
+    def _seconds_of(
+        self, users: Sequence[History], times: Sequence[Times] | None
+    ) -> list[Seconds] | None:
         if times is None and self.half_life_days:
             raise ConfigError(
                 f"half_life_days: {self.half_life_days:g}, and no times of the texts; give them as"
@@ -220,8 +225,7 @@ class UserEncoder:
                 "times have no effect without a half-life; give one to from_pretrained, or leave"
                 " them out"
             )
-        if times is not None and len(times) != len(users):
-            raise DataError(f"{len(users)} users, and times of {len(times)}")
+        return None if times is None else seconds_of(users, times)
 
     def _encode_views(self, views: Sequence[View]) -> np.ndarray:
         """z_VE of views, each a history of its own."""

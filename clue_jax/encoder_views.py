@@ -20,6 +20,7 @@ from clue_jax.errors import DataError
 
 History = Mapping[str, Sequence[str]]  # service -> texts, oldest first
 Times = Mapping[str, Sequence[float]]  # service -> epoch seconds, as many as texts
+Seconds = Mapping[str, np.ndarray]  # the same, checked: [m] int64, ascending
 _NUL = pa.scalar("\0", pa.large_string())
 
 
@@ -40,12 +41,12 @@ class View(NamedTuple):
 
 
 def view_of(
-    user: int, service: str, texts: Sequence[str], times: Times | None, newest: int
+    user: int, service: str, texts: Sequence[str], seconds: Seconds | None, newest: int
 ) -> View:
     """A view of the newest behaviours.
 
     Raises:
-        DataError: what is no text, or times that do not go with the texts; names user and service.
+        DataError: what is no text; names user and service.
     """
     where = f"user {user}, service {service!r}"
     if isinstance(texts, str):
@@ -59,9 +60,25 @@ def view_of(
                 f"{where}: {text!r} is not Unicode: half of a character in it has no other half;"
                 " decode it with errors='replace'"
             )
-    if times is None:
-        return View(user, service, kept, np.zeros(len(kept), np.int64))
-    return View(user, service, kept, _seconds(where, len(texts), times.get(service, ()))[-newest:])
+    none = np.zeros(len(kept), np.int64)
+    return View(user, service, kept, none if seconds is None else seconds[service][-newest:])
+
+
+def seconds_of(users: Sequence[History], times: Sequence[Times]) -> list[Seconds]:
+    """The times of each user's behaviours by service.
+
+    Raises:
+        DataError: times that do not go with the texts; names user and service.
+    """
+    if len(times) != len(users):
+        raise DataError(f"{len(users)} users, and times of {len(times)}")
+    return [
+        {
+            service: _seconds(f"user {n}, service {service!r}", len(texts), own.get(service, ()))
+            for service, texts in user.items()
+        }
+        for n, (user, own) in enumerate(zip(users, times, strict=True))
+    ]
 
 
 def _seconds(where: str, texts: int, times: Sequence[float]) -> np.ndarray:
@@ -79,18 +96,8 @@ def _seconds(where: str, texts: int, times: Sequence[float]) -> np.ndarray:
     return seconds.astype(np.int64)
 
 
-def service_weights(
-    user: int, history: History, times: Times, half_life_days: float
-) -> dict[str, float]:
-    """What each service of a user weighs, as `export` has it: the newest behaviour of all is one.
-
-    Raises:
-        DataError: times that do not go with the texts; names user and service.
-    """
-    seconds = {
-        service: _seconds(f"user {user}, service {service!r}", len(texts), times.get(service, ()))
-        for service, texts in history.items()
-    }
+def service_weights(seconds: Seconds, half_life_days: float) -> dict[str, float]:
+    """What each service of a user weighs, as in exports: the newest behaviour of all is one."""
     newest = max(s[-1] for s in seconds.values() if len(s))
     return {s: halved(newest - at, half_life_days).sum() for s, at in seconds.items()}
 

@@ -16,6 +16,7 @@ from launch.plan import Command
 # A connection to a machine that is gone ends within a minute, so that nobody waits and pays for it:
 # ssh asks three times, and gives up an interval after the last.
 KEEP_ALIVE = ("ServerAliveInterval=15", "ServerAliveCountMax=3")
+GCLOUD_KEEP_ALIVE = tuple(f"--ssh-flag=-o {option}" for option in KEEP_ALIVE)
 
 
 class Hosts(Backend):

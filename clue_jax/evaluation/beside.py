@@ -15,7 +15,7 @@ from clue_jax.console import say
 from clue_jax.embeddings.reader import Embeddings, read_embeddings
 from clue_jax.errors import ConfigError, DataError
 from clue_jax.evaluation.catalogue import Catalogue, Items, read_items
-from clue_jax.evaluation.exported import cutoff_seconds, held_out_of
+from clue_jax.evaluation.exported import cutoff_seconds, held_out_of, places_in
 from clue_jax.evaluation.people import People
 from clue_jax.evaluation.results import MODEL
 
@@ -88,8 +88,7 @@ def _refuse_knowing_more(export: Embeddings, other: Embeddings, folder: str) -> 
 
 
 def _aligned(other: Embeddings, user_ids: np.ndarray, folder: str, items: Items | None) -> Vectors:
-    row_of = {user_id: row for row, user_id in enumerate(other.user_ids.tolist())}
-    row_N = np.array([row_of.get(user_id, -1) for user_id in user_ids.tolist()])
+    row_N = places_in(other, user_ids)
     missing = int((row_N < 0).sum())
     if missing == len(row_N):
         raise DataError(f"{folder}: it has none of the {len(row_N):,} users to be evaluated")

@@ -51,6 +51,12 @@ def dataset_of(export: Embeddings, path: str) -> Dataset:
     return dataset
 
 
+def places_in(export: Embeddings, user_ids: np.ndarray) -> np.ndarray:
+    """Rows [N] of users in an export; -1 of those whom it lacks."""
+    row_of = {user_id: row for row, user_id in enumerate(export.user_ids.tolist())}
+    return np.array([row_of.get(user_id, -1) for user_id in user_ids.tolist()], np.int64)
+
+
 def taken(export: Embeddings, rows: np.ndarray) -> Embeddings:
     """The export of the users of some rows alone."""
     return Embeddings(

@@ -29,7 +29,7 @@ from clue_jax.embeddings.reader import Embeddings, read_embeddings
 from clue_jax.errors import DataError
 from clue_jax.evaluation.attack import features, told
 from clue_jax.evaluation.bootstrap import resample
-from clue_jax.evaluation.exported import taken
+from clue_jax.evaluation.exported import places_in, taken
 from clue_jax.evaluation.matching import eligible, service_pairs
 from clue_jax.evaluation.results import ATTACK, MODEL, REFERENCE, Result, exact_rows, rows_of
 from clue_jax.evaluation.scores import Auc, Found
@@ -194,8 +194,7 @@ def _other(export: Embeddings, folder: str, key: str, same: bool) -> Embeddings:
     lacking = sorted(set(export.services) - set(other.services))
     if lacking:
         raise DataError(f"{where} has no service {lacking[0]!r}; export it from the same dataset")
-    place_of = {user: row for row, user in enumerate(other.user_ids.tolist())}
-    rows = np.array([place_of.get(user, -1) for user in export.user_ids.tolist()], np.int64)
+    rows = places_in(other, export.user_ids)
     if (rows < 0).any():
         raise DataError(
             f"{where} lacks {int((rows < 0).sum()):,} of the {len(rows):,} users of the evaluated"

@@ -20,7 +20,7 @@ from clue_jax.data.hashing import hashes64
 from clue_jax.embeddings.align import best_rotation
 from clue_jax.embeddings.reader import Embeddings, read_embeddings
 from clue_jax.errors import DataError
-from clue_jax.evaluation.exported import taken
+from clue_jax.evaluation.exported import places_in, taken
 from clue_jax.evaluation.labels import read_columns
 from clue_jax.evaluation.matching import eligible, service_pairs
 from clue_jax.evaluation.results import MODEL
@@ -147,7 +147,6 @@ def _same_people(
     export: Embeddings, other: Embeddings, folder: str, pairs: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of both exports that are of the same person, by a table of pairs or by their ids."""
-    place_of = {user: row for row, user in enumerate(other.user_ids.tolist())}
     if pairs:
         table = read_columns(epath.Path(pairs), ("user_id", "other_id"))
         columns = [[str(v) for v in table.column(c).to_pylist()] for c in table.column_names]
@@ -159,8 +158,8 @@ def _same_people(
         other_of = dict(zip(*columns, strict=True))
     else:
         other_of = {user: user for user in export.user_ids.tolist()}
-    there_N = [place_of.get(other_of.get(user, ""), -1) for user in export.user_ids.tolist()]
-    there = np.array(there_N, np.int64)
+    others = [other_of.get(user, "") for user in export.user_ids.tolist()]
+    there = places_in(other, np.array(others, object))
     here = np.flatnonzero(there >= 0)
     if not len(here):
         raise DataError(f"{folder}: {_nobody(export, other, pairs)}")

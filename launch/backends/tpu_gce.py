@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from clue_jax.errors import ConfigError, LostPeerError
 from launch import backend
 from launch.backend import place
-from launch.hosts import KEEP_ALIVE, Hosts, check_installs, run_line
+from launch.hosts import GCLOUD_KEEP_ALIVE, Hosts, check_installs, run_line
 from launch.job import Job
 from launch.local import Planned
 from launch.machines import IMAGE_PROJECT, TPU_NAMES, Slice
@@ -121,8 +121,7 @@ class TpuGce(Hosts):
         return command(*COMPUTE, "scp", source, f"{host}:{target}", **place(job))
 
     def shell(self, job: Job, host: str, line: str) -> Command:
-        alive = [f"--ssh-flag=-o {option}" for option in KEEP_ALIVE]
-        return command(*COMPUTE, "ssh", host, *alive, **place(job), command=line)
+        return command(*COMPUTE, "ssh", host, *GCLOUD_KEEP_ALIVE, **place(job), command=line)
 
     def start(self, job: Job, hosts: Sequence[str]) -> list[Planned]:
         # Names of machines resolve within their network.

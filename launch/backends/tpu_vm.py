@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from clue_jax.errors import ClueError, ConfigError, LostPeerError
 from launch import backend
 from launch.backend import place
-from launch.hosts import KEEP_ALIVE, Hosts, check_installs, run_line
+from launch.hosts import GCLOUD_KEEP_ALIVE, Hosts, check_installs, run_line
 from launch.job import Job
 from launch.local import Planned
 from launch.plan import Command, Poll, command
@@ -78,8 +78,9 @@ class TpuVm(Hosts):
         return command(*NODE, "scp", source, f"{host}:{target}", worker="all", **place(job))
 
     def shell(self, job: Job, host: str, line: str) -> Command:
-        alive = [f"--ssh-flag=-o {option}" for option in KEEP_ALIVE]
-        return command(*NODE, "ssh", host, *alive, worker="all", **place(job), command=line)
+        return command(
+            *NODE, "ssh", host, *GCLOUD_KEEP_ALIVE, worker="all", **place(job), command=line
+        )
 
     def start(self, job: Job, hosts: Sequence[str]) -> list[Planned]:
         # The metadata of the machines say who the others are, of several slices too.
